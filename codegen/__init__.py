@@ -1,0 +1,1 @@
+"""Reads the contract and computes everything that follows from it. Never imports `handlers`."""

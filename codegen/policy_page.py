@@ -1,0 +1,49 @@
+"""Renders `spec/generated/policy.md`: the policy table for people, with counts on top."""
+
+from collections import Counter
+
+from codegen.contract import Bucket, Contract, Exclusion, Operation
+
+FILE_NAME = "policy.md"
+HEADER = "<!-- Written by `contract render` from spec/openapi.full.yaml. Do not edit. -->\n"
+
+
+def render_policy_page(contract: Contract) -> str:
+    """
+    Write the policy of all operations as Markdown.
+
+    Returns:
+        Markdown: how many operations each bucket holds, then one table per tag in the document's order.
+    """
+    lines = [HEADER, "# Policy of every operation", "", "| Bucket | Operations |", "|---|---:|"]
+    counts = Counter(_verdict(operation) for operation in contract)
+    lines += [f"| {verdict} | {counts[verdict]} |" for verdict in _verdicts() if counts[verdict]]
+    lines.append(f"| all | {len(contract.operations)} |")
+    for tag in contract.tags:
+        lines += ["", f"## {tag}", "", "| Operation | operationId | Bucket | Why |", "|---|---|---|---|"]
+        lines += [_row(operation) for operation in contract if operation.tag == tag]
+    return "\n".join(lines) + "\n"
+
+
+def _row(operation: Operation) -> str:
+    why = [operation.reason or f"review `{operation.review}`" if operation.reason or operation.review else ""]
+    if operation.wrapper:
+        why.append(f"Wrapper: `{operation.wrapper}`.")
+    if operation.sunset:
+        why.append(f"Ends {operation.sunset}.")
+    cells = (
+        f"`{operation.method} {operation.path}`",
+        f"`{operation.id}`",
+        _verdict(operation),
+        " ".join(part for part in why if part),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _verdict(operation: Operation) -> str:
+    return f"{operation.bucket} ({operation.exclusion})" if operation.exclusion else str(operation.bucket)
+
+
+def _verdicts() -> list[str]:
+    plain = [str(bucket) for bucket in Bucket if bucket is not Bucket.EXCLUDED]
+    return [*plain, *(f"{Bucket.EXCLUDED} ({exclusion})" for exclusion in Exclusion)]

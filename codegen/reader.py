@@ -1,0 +1,102 @@
+"""
+Reads a document of the contract from YAML or JSON text into plain data.
+
+Not for: deciding what the data means (`codegen.contract`). Reads the file it is given, writes nothing.
+"""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from codegen.exceptions import UnreadableDocument
+
+Document = dict[str, Any]
+
+
+class _StrictLoader(yaml.CSafeLoader):
+    """PyYAML's C loader that refuses a key written twice and keeps dates as text."""
+
+
+def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    mapping: dict[Hashable, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in mapping:
+            line = key_node.start_mark.line + 1
+            raise UnreadableDocument(f"line {line}: the key `{key}` stands twice in one mapping; delete one of them.")
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+# The stubs know constructors of the pure-Python loader only.
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+_StrictLoader.add_constructor(  # type: ignore[type-var]
+    "tag:yaml.org,2002:timestamp", yaml.CSafeLoader.construct_yaml_str
+)
+
+
+def read_yaml(path: Path) -> Document:
+    """
+    Read one YAML document whose root is a mapping.
+
+    Raises:
+        UnreadableDocument: The file is missing, is not YAML, repeats a key, or its root is not a mapping.
+    """
+    try:
+        document = yaml.load(path.read_bytes(), Loader=_StrictLoader)  # noqa: S506 - a subclass of the safe loader
+    except OSError as error:
+        raise UnreadableDocument(
+            f"{path}: cannot be read ({error.strerror}). Run this in the project's folder."
+        ) from None
+    except yaml.YAMLError as error:
+        raise UnreadableDocument(f"{path}: is not YAML: {error}") from None
+    except UnreadableDocument as error:
+        raise UnreadableDocument(f"{path}: {error}") from None
+    return _require_mapping(document, path)
+
+
+def read_json(path: Path) -> Document:
+    """
+    Read one JSON document whose root is an object.
+
+    Raises:
+        UnreadableDocument: The file is missing, is not JSON, or its root is not an object.
+    """
+    try:
+        document = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise UnreadableDocument(f"{path}: cannot be read ({error.strerror}). Run `contract render`.") from None
+    except orjson.JSONDecodeError as error:
+        raise UnreadableDocument(f"{path}: is not JSON: {error}. Run `contract render`.") from None
+    return _require_mapping(document, path)
+
+
+def resolve(document: Document, node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """
+    Follow `$ref` until a node that is not a reference.
+
+    Raises:
+        UnreadableDocument: The reference is not local (`#/…`), leads nowhere, or leads back to itself.
+    """
+    seen: set[str] = set()
+    while "$ref" in node:
+        pointer = node["$ref"]
+        if pointer in seen or not pointer.startswith("#/"):
+            raise UnreadableDocument(f"`$ref: {pointer}` must lead to a place in the same document.")
+        seen.add(pointer)
+        target: Any = document
+        for part in pointer[2:].split("/"):
+            target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise UnreadableDocument(f"`$ref: {pointer}` leads nowhere; define the component or correct the name.")
+        node = target
+    return node
+
+
+def _require_mapping(document: object, path: Path) -> Document:
+    if not isinstance(document, dict):
+        raise UnreadableDocument(f"{path}: the root must be a mapping.")
+    return document
