@@ -1,0 +1,1 @@
+"""What handlers stand on: app, binding, access, validation, upstream client, errors, settings."""

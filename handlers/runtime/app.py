@@ -1,0 +1,94 @@
+"""
+Builds the relay: contract, services and Connexion's app with the relay's own list of middleware.
+
+Reads `spec/generated`, which lies beside the installed `codegen` package.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import orjson
+from connexion import AsyncApp
+from connexion.middleware.lifespan import LifespanMiddleware
+
+import codegen
+from codegen.contract import ACTIONS, FULL, Contract, load_contract
+from codegen.reader import Document
+from handlers.runtime.access import load_key_ring
+from handlers.runtime.binding import (
+    BoundOperations,
+    ContractRouter,
+    FunctionResolver,
+    bind_functions,
+    binding_view,
+)
+from handlers.runtime.edge import Edge
+from handlers.runtime.services import Services
+from handlers.runtime.settings import Settings
+from handlers.runtime.upstream import Upstream
+
+GENERATED = Path(codegen.__file__).parent.parent / "spec" / "generated"
+
+
+def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
+    """
+    Load the contract and everything that requests share.
+
+    Args:
+        folder: Where the generated documents are.
+
+    Raises:
+        ContractError: A document is missing, damaged or unclassified.
+        InvalidKeyFile: The key file cannot be used.
+    """
+    full = load_contract(folder, FULL)
+    actions = load_contract(folder, ACTIONS)
+    return Services(
+        settings=settings,
+        contract=full,
+        published={
+            FULL: orjson.dumps(full.published_document()),
+            ACTIONS: orjson.dumps(_at_public_url(actions, settings.RELAY_PUBLIC_URL)),
+        },
+        keys=load_key_ring(settings),
+        upstream=Upstream(settings),
+    )
+
+
+def create_app(services: Services) -> AsyncApp:
+    """
+    Bind the contract.
+
+    Returns:
+        An ASGI application; its lifespan closes the connections to the upstream.
+
+    Raises:
+        UnboundOperations: With one line per operation that no function serves.
+    """
+    functions = bind_functions(services.contract)
+
+    @asynccontextmanager
+    async def lifespan(_app: object) -> AsyncIterator[None]:
+        async with services.upstream:
+            yield
+
+    app = AsyncApp(
+        __name__,
+        lifespan=lifespan,
+        middlewares=[
+            Edge,
+            partial(ContractRouter, contract=services.contract),
+            partial(BoundOperations, services=services),
+            LifespanMiddleware,
+        ],
+        resolver=FunctionResolver(functions),
+    )
+    app.add_api(binding_view(services.contract))
+    return app
+
+
+def _at_public_url(contract: Contract, public_url: str) -> Document:
+    document = contract.published_document()
+    return {**document, "servers": [{"url": public_url}]} if public_url else document

@@ -1,0 +1,157 @@
+"""
+One client connection during one request: reads its body, watches whether the client is still there, sends the reply.
+
+Why it exists: when the client leaves, the task that works for it is cancelled, and with it the upstream call.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from handlers.runtime.exceptions import PayloadTooLarge
+from handlers.runtime.messages import Header, Reply
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ClientGone(Exception):
+    """The client left while its body was still being read."""
+
+
+class Connection:
+    """
+    The client's side of one request; belongs to the task that creates it.
+
+    Args:
+        receive: ASGI's.
+        send: ASGI's.
+        method: `HEAD` replies are sent without their body.
+        request_id: The relay's id; every reply carries it.
+    """
+
+    def __init__(self, receive: Receive, send: Send, method: str, request_id: str) -> None:
+        self._receive = receive
+        self._send = send
+        self._method = method
+        self.request_id = request_id
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._finishing = False  # the server reports "disconnect" after a complete reply as well
+        self.gone = False
+        self.reply_started = False
+        self.status = 0
+        self.bytes_out = 0
+        self.extra_headers: list[Header] = []
+        self.log: dict[str, object] = {}
+
+    async def read_body(self, limit_bytes: int) -> bytes:
+        """
+        Read the whole body and start to watch the client.
+
+        Raises:
+            PayloadTooLarge: It exceeds the limit (413).
+            ClientGone: The client left.
+        """
+        message = await self._next()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            pieces = [body]
+            size = len(body)
+            async for piece in self.stream_body(limit_bytes - size):
+                pieces.append(piece)
+            return b"".join(pieces)
+        if len(body) > limit_bytes:
+            raise PayloadTooLarge(f"The body must be at most {limit_bytes} bytes.")
+        self.watch()
+        return body
+
+    async def stream_body(self, limit_bytes: int) -> AsyncIterator[bytes]:
+        """
+        Yield the body's pieces as they come, then start to watch the client.
+
+        Raises:
+            PayloadTooLarge: It exceeds the limit (413).
+            ClientGone: The client left; the task that works for it is cancelled as well.
+        """
+        size = 0
+        more = True
+        while more:
+            message = await self._next()
+            piece: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(piece)
+            if size > limit_bytes:
+                raise PayloadTooLarge
+            if piece:
+                yield piece
+        self.watch()
+
+    def watch(self) -> None:
+        """Cancel the task when the client leaves. The body must have been read."""
+        if self._watcher is None and not self.gone:
+            self._watcher = asyncio.create_task(self._watch())
+
+    def stop_watching(self) -> None:
+        """Stop; the request is over and leaving has no consequence any more."""
+        self._finishing = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def send(self, reply: Reply) -> None:
+        """
+        Send a reply; a streamed body goes out piece by piece as it comes.
+
+        A failure in mid-body is raised on: the server then breaks the connection, so that the client cannot take
+        half an answer for a whole one.
+        """
+        headers: list[Header] = reply.headers
+        head = self._method == "HEAD"
+        if isinstance(reply.body, bytes):
+            if reply.status not in {204, 304}:
+                headers = [*headers, (b"content-length", str(len(reply.body)).encode())]
+            await self._start(reply.status, headers)
+            await self._finish(b"" if head else reply.body)
+            return
+        await self._start(reply.status, headers)
+        if not head:
+            async for piece in reply.body:
+                self.bytes_out += len(piece)
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._finish(b"")
+
+    async def _start(self, status: int, headers: list[Header]) -> None:
+        self.reply_started = True
+        self.status = status
+        request_id = self.request_id.encode()
+        headers = [*headers, *self.extra_headers, (b"x-relay-request-id", request_id)]
+        if all(name != b"x-request-id" for name, _ in headers):  # upstream's own id is kept for its support
+            headers.append((b"x-request-id", request_id))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _finish(self, piece: bytes) -> None:
+        self._finishing = True
+        self.bytes_out += len(piece)
+        await self._send({"type": "http.response.body", "body": piece})
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._leave()
+            raise ClientGone
+        return message
+
+    async def _watch(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._leave()
+                return
+
+    def _leave(self) -> None:
+        if self._finishing:
+            return
+        self.gone = True
+        if self._task is not None and not self._task.done():
+            self._task.cancel()

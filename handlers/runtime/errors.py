@@ -1,0 +1,120 @@
+"""
+The one table from exception to reply: status, `type` and `code` of the relay's own errors.
+
+The same closed list of types and codes stands in the contract as `RelayError`; a test holds the two together.
+"""
+
+from dataclasses import dataclass
+
+import orjson
+
+from handlers.runtime import exceptions as exc
+from handlers.runtime.messages import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRule:
+    """
+    What an exception becomes.
+
+    Args:
+        message: Used when the exception brings none.
+    """
+
+    status: int
+    type: str
+    code: str
+    message: str
+
+
+ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
+    exc.MissingKey: ErrorRule(
+        401,
+        "relay_auth_error",
+        "missing_key",
+        "A relay key is required: send `Authorization: Bearer rk_…` or `X-Relay-Key`.",
+    ),
+    exc.InvalidKey: ErrorRule(
+        401, "relay_auth_error", "invalid_key", "The relay key is not valid; ask the relay's operator for another."
+    ),
+    exc.InsufficientScope: ErrorRule(
+        403, "relay_auth_error", "insufficient_scope", "The relay key does not have a scope that opens this operation."
+    ),
+    exc.UnknownOperation: ErrorRule(
+        404, "relay_policy_error", "unknown_operation", "The contract has no such path; see /openapi.json."
+    ),
+    exc.MethodNotAllowed: ErrorRule(
+        405, "relay_policy_error", "method_not_allowed", "The method must be one of those in the `Allow` header."
+    ),
+    exc.OperationUnsupported: ErrorRule(
+        403, "relay_policy_error", "operation_unsupported", "This relay does not serve the operation."
+    ),
+    exc.StreamingNotAllowed: ErrorRule(
+        403, "relay_policy_error", "streaming_not_allowed", "`stream` must be false for this key."
+    ),
+    exc.InvalidParameter: ErrorRule(400, "relay_contract_error", "invalid_parameter", "A parameter is not valid."),
+    exc.MissingBody: ErrorRule(400, "relay_contract_error", "missing_body", "The operation needs a request body."),
+    exc.MalformedJson: ErrorRule(
+        400,
+        "relay_contract_error",
+        "malformed_json",
+        "The body must be UTF-8 encoded JSON, nested at most 200 levels deep.",
+    ),
+    exc.DuplicateKey: ErrorRule(
+        400, "relay_contract_error", "duplicate_key", "Every name in a JSON object must be unique."
+    ),
+    exc.InvalidBody: ErrorRule(400, "relay_contract_error", "invalid_body", "The body does not fit the operation."),
+    exc.PayloadTooLarge: ErrorRule(413, "relay_contract_error", "body_too_large", "The body exceeds the limit."),
+    exc.UnsupportedMediaType: ErrorRule(
+        415, "relay_contract_error", "unsupported_media_type", "`Content-Type` is missing or not supported."
+    ),
+    exc.UnsupportedExpectation: ErrorRule(
+        417, "relay_contract_error", "unsupported_expectation", "`Expect` must be `100-continue` or absent."
+    ),
+    exc.UpstreamUnreachable: ErrorRule(
+        502, "relay_upstream_error", "upstream_unreachable", "The upstream could not be reached; try again later."
+    ),
+    exc.UpstreamProtocolError: ErrorRule(
+        502, "relay_upstream_error", "upstream_protocol_error", "The upstream broke off its answer; try again later."
+    ),
+    exc.UpstreamRepliedWithKey: ErrorRule(
+        502,
+        "relay_upstream_error",
+        "upstream_credentials_refused",
+        "The upstream refused the relay's own credentials; the relay's operator has to correct OPENAI_API_KEY.",
+    ),
+    exc.UpstreamTimeout: ErrorRule(
+        504, "relay_upstream_error", "upstream_timeout", "The upstream did not answer in time; try again later."
+    ),
+    exc.InternalError: ErrorRule(
+        500, "relay_internal_error", "internal_error", "The relay failed; give its operator the x-request-id."
+    ),
+}
+
+
+def error_to_reply(error: Exception) -> Reply:
+    """
+    Turn any exception into the relay's reply; what is not a `RelayError` becomes a 500 that tells nothing.
+
+    Args:
+        error: A `RelayError`, or a defect.
+    """
+    known = error if isinstance(error, exc.RelayError) else exc.InternalError()
+    rule = ERROR_TABLE[type(known)]
+    body = {
+        "error": {
+            "message": known.message or rule.message,
+            "type": rule.type,
+            "param": known.param,
+            "code": rule.code,
+        }
+    }
+    return Reply(
+        status=rule.status,
+        headers=[(b"content-type", b"application/json"), *_encode(known.headers)],
+        body=orjson.dumps(body),
+    )
+
+
+def _encode(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers]

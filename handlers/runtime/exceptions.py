@@ -1,0 +1,174 @@
+"""
+Everything that can go wrong, as exceptions. What each becomes on the wire stands in `handlers.runtime.errors`.
+
+    RelayError
+    ├── AuthError
+    │   ├── MissingKey              no credentials came along
+    │   ├── InvalidKey              unknown or expired
+    │   └── InsufficientScope       a good key, for something else
+    ├── PolicyError
+    │   ├── UnknownOperation        no path of the contract fits
+    │   ├── MethodNotAllowed        the path exists, the method does not
+    │   ├── OperationUnsupported    in the contract, and refused by it
+    │   └── StreamingNotAllowed     this key gets no event streams
+    ├── ContractViolation
+    │   ├── InvalidParameter        path or query
+    │   ├── MissingBody
+    │   ├── MalformedJson           not JSON, not UTF-8, or nested too deeply
+    │   ├── DuplicateKey            one name twice in one object
+    │   ├── InvalidBody             JSON, but against the schema
+    │   ├── PayloadTooLarge
+    │   ├── UnsupportedMediaType
+    │   └── UnsupportedExpectation
+    ├── UpstreamError
+    │   ├── UpstreamUnreachable     no connection
+    │   ├── UpstreamProtocolError   it answered something that is not HTTP
+    │   ├── UpstreamRepliedWithKey  its error repeats our credentials
+    │   └── UpstreamTimeout         it kept silent
+    └── InternalError               a defect of the relay
+
+    StartupError                    the relay cannot start; never becomes a reply
+    ├── InvalidSettings
+    ├── InvalidKeyFile
+    └── UnboundOperations
+"""
+
+from collections.abc import Iterable, Sequence
+
+
+class RelayError(Exception):
+    """
+    A request that ends with one of the relay's own errors.
+
+    Args:
+        message: For the caller; says what is allowed and never repeats what the request held.
+        param: The parameter or body field at fault, as the contract names it.
+        headers: Extra reply headers, such as `Allow`.
+    """
+
+    def __init__(self, message: str = "", *, param: str | None = None, headers: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers = tuple(headers)
+
+
+class AuthError(RelayError):
+    """The caller may not do this."""
+
+
+class MissingKey(AuthError):
+    """No credentials came along."""
+
+
+class InvalidKey(AuthError):
+    """The key is unknown or has expired."""
+
+
+class InsufficientScope(AuthError):
+    """The key is good, but not for this operation."""
+
+
+class PolicyError(RelayError):
+    """The contract does not offer this."""
+
+
+class UnknownOperation(PolicyError):
+    """No path of the contract fits."""
+
+
+class MethodNotAllowed(PolicyError):
+    """The path exists, the method does not."""
+
+
+class OperationUnsupported(PolicyError):
+    """The contract lists the operation as refused."""
+
+
+class StreamingNotAllowed(PolicyError):
+    """The key gets no event streams."""
+
+
+class ContractViolation(RelayError):
+    """The request does not fit the operation."""
+
+
+class InvalidParameter(ContractViolation):
+    """A path or query parameter does not fit."""
+
+
+class MissingBody(ContractViolation):
+    """The operation needs a body."""
+
+
+class MalformedJson(ContractViolation):
+    """The body is not JSON, not UTF-8, or nested too deeply."""
+
+
+class DuplicateKey(ContractViolation):
+    """One name stands twice in one object."""
+
+
+class InvalidBody(ContractViolation):
+    """The body is JSON, but not what the operation takes."""
+
+
+class PayloadTooLarge(ContractViolation):
+    """The body exceeds the limit."""
+
+
+class UnsupportedMediaType(ContractViolation):
+    """The body's media type is missing or not one of the operation's."""
+
+
+class UnsupportedExpectation(ContractViolation):
+    """`Expect` asks for something else than `100-continue`."""
+
+
+class UpstreamError(RelayError):
+    """The upstream did not answer as it should."""
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection to the upstream."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The upstream answered something that is not HTTP, or broke off before its headers."""
+
+
+class UpstreamRepliedWithKey(UpstreamError):
+    """The upstream's error repeats the relay's credentials."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream kept silent."""
+
+
+class InternalError(RelayError):
+    """A defect of the relay."""
+
+
+class StartupError(Exception):
+    """The relay cannot start; the message says why and what to do."""
+
+
+class InvalidSettings(StartupError):
+    """A setting is unknown, missing or malformed."""
+
+
+class InvalidKeyFile(StartupError):
+    """The key file cannot be used."""
+
+
+class UnboundOperations(StartupError):
+    """
+    Operations of the contract that no function serves.
+
+    Args:
+        problems: One line per operation.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(["these operations cannot be bound:", *(f"  {problem}" for problem in problems)]))

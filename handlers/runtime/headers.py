@@ -1,0 +1,75 @@
+"""
+The header contract: which headers cross the relay, per direction. What is not listed here stays behind.
+
+Credentials cross in neither direction: the upstream sees the relay's own, the client never sees any.
+"""
+
+from collections.abc import Iterable
+
+from handlers.runtime.messages import Header
+
+# Client to upstream. `content-length` only travels with streamed bodies; JSON lengths are computed anew.
+REQUEST_HEADERS = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"content-type",
+        b"idempotency-key",
+        b"if-none-match",
+        b"openai-beta",
+        b"range",
+        b"user-agent",
+        b"x-client-request-id",
+    }
+)
+# Telemetry of the official SDKs; upstream reads the timeout and the retry count from it.
+REQUEST_HEADER_PREFIXES = (b"x-stainless-",)
+
+# Upstream to client. `openai-organization` and `openai-project` name the team's account and stay behind, like cookies.
+RESPONSE_HEADERS = frozenset(
+    {
+        b"accept-ranges",
+        b"cache-control",
+        b"content-disposition",
+        b"content-encoding",
+        b"content-language",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"etag",
+        b"last-modified",
+        b"openai-model",
+        b"openai-processing-ms",
+        b"openai-version",
+        b"retry-after",
+        b"retry-after-ms",
+        b"vary",
+        b"x-request-id",
+        b"x-should-retry",
+    }
+)
+RESPONSE_HEADER_PREFIXES = (b"x-ratelimit-",)
+
+
+def request_headers(received: Iterable[Header]) -> list[Header]:
+    """Keep what may travel from the client to the upstream."""
+    return [
+        (name, value) for name, value in received if name in REQUEST_HEADERS or name.startswith(REQUEST_HEADER_PREFIXES)
+    ]
+
+
+def response_headers(received: Iterable[Header]) -> list[Header]:
+    """
+    Keep what may travel from the upstream to the client; names come back in lower case.
+
+    `Location` travels only as a path of the mirrored surface (the SDP answer names the call with it): an absolute one
+    would lead the client around the relay.
+    """
+    kept = []
+    for raw_name, value in received:
+        name = raw_name.lower()
+        listed = name in RESPONSE_HEADERS or name.startswith(RESPONSE_HEADER_PREFIXES)
+        if listed or (name == b"location" and value.startswith(b"/v1/")):
+            kept.append((name, value))
+    return kept

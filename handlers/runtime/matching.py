@@ -1,0 +1,128 @@
+"""
+Finds the operation of a request: static paths by dictionary, templates by segment.
+
+The path is compared in the form in which it came over the wire. Only the values of template segments are decoded, each
+by itself, so an encoded slash, dot segment or control character can never stand for another path.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from urllib.parse import quote, unquote_to_bytes
+
+from codegen.contract import Operation
+
+# RFC 3986 unreserved, sub-delims, ":" and "@": what may stand unencoded in a segment. Fine-tuned models carry colons.
+_PLAIN_IN_SEGMENT = "!$&'()*+,;=:@-._~"
+_FORBIDDEN_IN_VALUE = frozenset("/\\?#") | {chr(code) for code in (*range(0x20), 0x7F)}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Match(Generic[T]):
+    """
+    A path of the contract that fits a request.
+
+    Args:
+        methods: Upper-case method to whatever is registered for it.
+        path_params: Template names to decoded values.
+        path: The path to send on: literal segments as in the contract, values encoded anew.
+    """
+
+    methods: Mapping[str, T]
+    path_params: Mapping[str, str]
+    path: str
+
+
+@dataclass(slots=True)
+class _Node(Generic[T]):
+    children: dict[str, "_Node[T]"] = field(default_factory=dict)
+    template: "_Node[T] | None" = None
+    literals: tuple[str | None, ...] = ()
+    names: tuple[str, ...] = ()
+    methods: dict[str, T] = field(default_factory=dict)
+
+
+class OperationIndex(Generic[T]):
+    """
+    Maps paths of the contract to registered values.
+
+    A concrete path wins over a templated one, as OpenAPI says.
+    """
+
+    def __init__(self, entries: Iterable[tuple[Operation, T]]) -> None:
+        self._static: dict[str, Match[T]] = {}
+        self._root: _Node[T] = _Node()
+        static: dict[str, dict[str, T]] = {}
+        for operation, value in entries:
+            if "{" in operation.path:
+                node = self._node(operation.path)
+                node.methods[operation.method] = value
+            else:
+                static.setdefault(operation.path, {})[operation.method] = value
+        self._static = {path: Match(methods, {}, path) for path, methods in static.items()}
+
+    def match(self, raw_path: str) -> Match[T] | None:
+        """
+        Find the path of the contract for a request.
+
+        Args:
+            raw_path: The path as received, still percent-encoded, without the query.
+
+        Returns:
+            `None` when no path fits or when a template value is empty, a dot segment, or holds a slash, a
+            backslash, `?`, `#`, a control character or bytes that are not UTF-8.
+        """
+        found = self._static.get(raw_path)
+        if found is not None:
+            return found
+        segments = raw_path.split("/")
+        hit = self._descend(self._root, segments, 0, [])
+        if hit is None:
+            return None
+        node, values = hit
+        remaining = iter(values)
+        path = "/".join(
+            quote(next(remaining), safe=_PLAIN_IN_SEGMENT) if literal is None else literal for literal in node.literals
+        )
+        return Match(node.methods, dict(zip(node.names, values, strict=True)), path)
+
+    def _node(self, path: str) -> _Node[T]:
+        node = self._root
+        segments = path.split("/")
+        for segment in segments:
+            if segment.startswith("{"):
+                node.template = node.template or _Node()
+                node = node.template
+            else:
+                node = node.children.setdefault(segment, _Node())
+        node.literals = tuple(None if segment.startswith("{") else segment for segment in segments)
+        node.names = tuple(segment[1:-1] for segment in segments if segment.startswith("{"))
+        return node
+
+    def _descend(
+        self, node: _Node[T], segments: list[str], depth: int, values: list[str]
+    ) -> tuple[_Node[T], list[str]] | None:
+        if depth == len(segments):
+            return (node, values) if node.methods else None
+        segment = segments[depth]
+        child = node.children.get(segment)
+        if child is not None:
+            hit = self._descend(child, segments, depth + 1, values)
+            if hit is not None:
+                return hit
+        if node.template is None:
+            return None
+        value = _decode(segment)
+        return None if value is None else self._descend(node.template, segments, depth + 1, [*values, value])
+
+
+def _decode(segment: str) -> str | None:
+    try:
+        value = unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        return None
+    if value in {"", ".", ".."} or not _FORBIDDEN_IN_VALUE.isdisjoint(value):
+        return None
+    return value

@@ -1,0 +1,125 @@
+"""
+The relay's settings: one frozen object, the only reader of the environment.
+
+Unknown `RELAY_*` variables and malformed values stop the start with the variable's name and the reason.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from handlers.runtime.exceptions import InvalidSettings
+
+MIN_BOOTSTRAP_KEY_CHARACTERS = 24
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Settings(BaseSettings):
+    """
+    Everything that can be set from outside. The README's table lists the same names; a test compares both.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", case_sensitive=True, hide_input_in_errors=True)
+
+    OPENAI_API_KEY: SecretStr = Field(default=SecretStr(""), description="Upstream key; only the relay ever holds it.")
+    OPENAI_BASE_URL: str = Field(default="https://api.openai.com/v1", description="Upstream service, up to `/v1`.")
+    OPENAI_ORG_ID: str = Field(default="", description="Sent upstream as `OpenAI-Organization`.")
+    OPENAI_PROJECT_ID: str = Field(default="", description="Sent upstream as `OpenAI-Project`.")
+    RELAY_HOST: str = Field(default="127.0.0.1", description="Address to listen on.")
+    RELAY_PORT: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    RELAY_KEY: SecretStr = Field(
+        default=SecretStr(""), description="One bootstrap key with every scope but `operator`; at least 24 characters."
+    )
+    RELAY_KEY_FILE: Path | None = Field(default=None, description="File of hashed keys with their scopes.")
+    RELAY_PUBLIC_URL: str = Field(default="", description="The relay's https address as clients see it.")
+    RELAY_LOG_FORMAT: LogFormat = Field(default=LogFormat.JSON, description="`json` or `console`.")
+    RELAY_CONNECT_TIMEOUT_SECONDS: float = Field(default=10.0, gt=0, description="To connect to the upstream.")
+    RELAY_IDLE_TIMEOUT_SECONDS: float = Field(
+        default=600.0, gt=0, description="Without a byte from the upstream, also in mid-stream."
+    )
+    RELAY_TOTAL_TIMEOUT_SECONDS: float = Field(default=3600.0, gt=0, description="For one whole request.")
+    RELAY_MAX_JSON_BYTES: int = Field(default=64 * 2**20, gt=0, description="Largest JSON body; it is read whole.")
+    RELAY_MAX_UPLOAD_BYTES: int = Field(
+        default=2 * 2**30, gt=0, description="Largest multipart or binary body; it is streamed."
+    )
+    RELAY_SHUTDOWN_TIMEOUT_SECONDS: int = Field(
+        default=30, gt=0, description="To finish running requests after SIGTERM."
+    )
+
+    @field_validator("OPENAI_BASE_URL", "RELAY_PUBLIC_URL")
+    @classmethod
+    def _absolute_url(cls, value: str) -> str:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an absolute http or https URL without a query, such as https://api.openai.com/v1")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must not hold credentials; use OPENAI_API_KEY")
+        return value.rstrip("/")
+
+    @field_validator("OPENAI_BASE_URL")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must not be empty; leave it out to use https://api.openai.com/v1")
+        return value
+
+    @field_validator("RELAY_KEY")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and len(value.get_secret_value()) < MIN_BOOTSTRAP_KEY_CHARACTERS:
+            raise ValueError(
+                f"must have at least {MIN_BOOTSTRAP_KEY_CHARACTERS} characters; `relay keys create` makes one"
+            )
+        return value
+
+    @field_validator("OPENAI_API_KEY", "RELAY_KEY")
+    @classmethod
+    def _one_line(cls, value: SecretStr) -> SecretStr:
+        secret = value.get_secret_value()
+        if not secret.isascii() or any(character.isspace() or not character.isprintable() for character in secret):
+            raise ValueError("must be printable ASCII without spaces or line breaks")
+        return value
+
+    @field_validator("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+    @classmethod
+    def _header_value(cls, value: str) -> str:
+        if not value.isascii() or (value and not value.isprintable()):
+            raise ValueError("must be printable ASCII")
+        return value
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """
+    Build the settings from environment variables.
+
+    Args:
+        environment: Usually `os.environ`.
+
+    Raises:
+        InvalidSettings: A `RELAY_*` variable is unknown, or a value is malformed.
+    """
+    known = Settings.model_fields
+    unknown = sorted(name for name in environment if name.startswith("RELAY_") and name not in known)
+    problems = [f"{name}: is not a setting; `relay serve --help` lists them." for name in unknown]
+    # An empty variable counts as absent: that is how compose files and shells express "not set".
+    values = {name: environment[name] for name in known if environment.get(name)}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += [f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_input=False)]
+        raise InvalidSettings("\n".join(problems)) from None
+    if problems:
+        raise InvalidSettings("\n".join(problems))
+    return settings

@@ -1,0 +1,172 @@
+"""
+The upstream client: the only module that opens connections to the OpenAI API and the only one that holds its key.
+
+httpx types over the aiohttp transport, which is called directly: the httpx client's own layers (redirects, cookies,
+decoding) are not wanted here and cost several times more CPU. Bodies pass through undecoded, pieces as they come.
+"""
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self, cast
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from handlers.runtime.exceptions import (
+    UpstreamProtocolError,
+    UpstreamRepliedWithKey,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from handlers.runtime.headers import response_headers
+from handlers.runtime.messages import Header, Reply
+from handlers.runtime.settings import Settings
+
+MIRRORED_PREFIX = "/v1"
+# Refusals of credentials are short; a longer 401 is not one.
+MAX_REFUSAL_BYTES = 64 * 1024
+
+
+class Upstream:
+    """
+    One pool of connections to one upstream service.
+
+    Args:
+        settings: Address, credentials and timeouts.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._base_url = settings.OPENAI_BASE_URL
+        self._extensions = {
+            "timeout": {
+                "connect": settings.RELAY_CONNECT_TIMEOUT_SECONDS,
+                "read": settings.RELAY_IDLE_TIMEOUT_SECONDS,
+                "pool": None,
+            }
+        }
+        self._secret = settings.OPENAI_API_KEY.get_secret_value().encode()
+        self._own_headers = _credentials(settings)
+        self._transport = AiohttpTransport(client=_new_session)
+        self.calls = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.aclose()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: bytes = b"",
+        headers: list[Header],
+        content: bytes | AsyncIterator[bytes] | None = None,
+    ) -> Reply:
+        """
+        Send one request; the reply's body is streamed and must be read or closed.
+
+        Args:
+            path: Starts with `/v1/`, values encoded.
+            headers: Already reduced to what may travel upstream.
+            content: `None` sends no body.
+
+        Returns:
+            Upstream's status, the headers that may travel to the client, and the body as it comes, still encoded.
+
+        Raises:
+            UpstreamUnreachable: No connection (502).
+            UpstreamProtocolError: No valid HTTP answer (502).
+            UpstreamRepliedWithKey: Its refusal repeats the relay's key (502).
+            UpstreamTimeout: No connection, no headers or no byte in time (504).
+        """
+        url = f"{self._base_url}{path.removeprefix(MIRRORED_PREFIX)}"
+        if query:
+            url = f"{url}?{query.decode('ascii')}"
+        request = httpx.Request(
+            method,
+            url,
+            headers=[*headers, *self._own_headers],
+            content=content,
+            extensions=self._extensions,
+        )
+        # httpx adds these by itself; only what the client sent may go out.
+        for name in (b"host",) if content is not None else (b"host", b"content-length"):
+            request.headers.pop(name.decode(), None)
+        self.calls += 1
+        try:
+            response = await self._transport.handle_async_request(request)
+        except (httpx.TransportError, aiohttp.ClientError, OSError) as error:
+            raise _transport_error(error) from None
+        if response.status_code in {401, 403}:
+            return await self._without_echoed_key(response)
+        return Reply(
+            status=response.status_code,
+            headers=response_headers(response.headers.raw),
+            body=_pieces(response),
+            close=response.aclose,
+        )
+
+    async def _without_echoed_key(self, response: httpx.Response) -> Reply:
+        """Read a refusal whole; hold it back when it repeats our credentials."""
+        body = b""
+        try:
+            async for piece in _pieces(response):
+                body += piece
+                if len(body) > MAX_REFUSAL_BYTES:
+                    break
+        finally:
+            await response.aclose()
+        if len(body) > MAX_REFUSAL_BYTES or (self._secret and self._secret in body):
+            raise UpstreamRepliedWithKey
+        headers = [header for header in response_headers(response.headers.raw) if header[0] != b"content-length"]
+        return Reply(response.status_code, headers, body)
+
+
+async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    stream = cast("httpx.AsyncByteStream", response.stream)  # the transport makes no other kind
+    try:
+        async for piece in stream:
+            yield piece
+    except (httpx.TransportError, aiohttp.ClientError, OSError) as error:
+        raise _transport_error(error) from None
+
+
+def _transport_error(error: Exception) -> Exception:
+    # The transport maps a broken connection and a late answer to overlapping httpx types; aiohttp's own are exact.
+    cause = error.__cause__ or error
+    if isinstance(cause, (aiohttp.ServerTimeoutError, TimeoutError)):
+        return UpstreamTimeout()
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return UpstreamUnreachable()
+    return UpstreamProtocolError()
+
+
+def _credentials(settings: Settings) -> list[Header]:
+    own = []
+    key = settings.OPENAI_API_KEY.get_secret_value()
+    if key:
+        own.append((b"authorization", f"Bearer {key}".encode()))
+    if settings.OPENAI_ORG_ID:
+        own.append((b"openai-organization", settings.OPENAI_ORG_ID.encode()))
+    if settings.OPENAI_PROJECT_ID:
+        own.append((b"openai-project", settings.OPENAI_PROJECT_ID.encode()))
+    return own
+
+
+def _new_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        # No limit here: a queue in front of the upstream would hold requests back without telling anybody.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        cookie_jar=aiohttp.DummyCookieJar(),  # upstream's cookies must not travel from one client to another
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        trust_env=False,
+        auto_decompress=False,
+        max_line_size=64 * 1024,
+        max_field_size=64 * 1024,
+        read_bufsize=64 * 1024,
+    )
