@@ -1,0 +1,124 @@
+"""The command `relay`: parses arguments, calls one function, prints. Works on the contract it was installed with."""
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from codegen.contract import Scope
+from codegen.exceptions import ContractError
+from handlers.demo import run_demo
+from handlers.runtime.access import add_key, read_key_file, remove_key
+from handlers.runtime.app import create_app, create_services
+from handlers.runtime.exceptions import StartupError
+from handlers.runtime.server import Server
+from handlers.runtime.settings import Settings, read_settings
+from handlers.runtime.telemetry import configure_logging
+from handlers.summary import print_summary
+
+_console = Console(highlight=False)
+_SETTINGS_HELP = "\n\n".join(f"{name}: {field.description}" for name, field in Settings.model_fields.items())
+
+app = typer.Typer(
+    help="A team's relay in front of the OpenAI API, bound to its contract.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+keys_app = typer.Typer(help="Keys in a key file (RELAY_KEY_FILE).", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+KeyFile = Annotated[
+    Path, typer.Option("--file", envvar="RELAY_KEY_FILE", help="The key file.", show_default=False, dir_okay=False)
+]
+
+
+@app.command(
+    help=f"Run the relay before the service at OPENAI_BASE_URL.\n\nSettings (environment):\n\n{_SETTINGS_HELP}"
+)
+def serve() -> None:
+    """Run the relay."""
+    settings = read_settings(os.environ)
+    configure_logging(settings.RELAY_LOG_FORMAT)
+    services = create_services(settings)
+    if not len(services.keys):
+        raise StartupError(
+            "no relay key is configured, so nobody could be told from anybody. Set RELAY_KEY, or make a key file with "
+            "`relay keys create --file keys.yaml --id NAME --scope canonical` and set RELAY_KEY_FILE. "
+            "To look around on this machine: `relay demo`."
+        )
+    server = Server(
+        create_app(services),
+        settings.RELAY_HOST,
+        settings.RELAY_PORT,
+        shutdown_timeout_seconds=settings.RELAY_SHUTDOWN_TIMEOUT_SECONDS,
+    )
+    print_summary(_console, services, server.bind())
+    uvloop.run(server.run_until_stopped())
+
+
+@app.command()
+def demo(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 picks a free one.", show_default="8080")
+    ] = None,
+    keep: Annotated[
+        bool | None, typer.Option("--keep/--once", help="Go on serving after the tour. Default: on a terminal, yes.")
+    ] = None,
+) -> None:
+    """Run the relay before a simulated upstream on loopback and show real calls through it. Needs no key."""
+    go_on = sys.stdin.isatty() and sys.stdout.isatty() if keep is None else keep
+    uvloop.run(run_demo(_console, port, keep=go_on))
+
+
+@keys_app.command("create")
+def keys_create(
+    file: KeyFile,
+    key_id: Annotated[str, typer.Option("--id", help="Name of the key, as in logs.", show_default=False)],
+    scope: Annotated[list[Scope], typer.Option(help="What it opens; repeat for more.", show_default=False)],
+    expires: Annotated[datetime | None, typer.Option(help="When it ends (UTC).", show_default=False)] = None,
+) -> None:
+    """Make a key, keep its hash in the file, and print the key: once, it cannot be shown again."""
+    typer.echo(add_key(file, key_id, scope, expires))
+    typer.echo(f"kept as `{key_id}` in {file}; a running relay takes it up at its next start.", err=True)
+
+
+@keys_app.command("list")
+def keys_list(file: KeyFile) -> None:
+    """Show ids, scopes and ends of the keys in the file."""
+    table = Table("id", "scopes", "expires")
+    for key in read_key_file(file):
+        table.add_row(key.id, " ".join(sorted(key.scopes)), key.expires.isoformat() if key.expires else "never")
+    _console.print(table)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    file: KeyFile, key_id: Annotated[str, typer.Option("--id", help="The key to take out.", show_default=False)]
+) -> None:
+    """Take a key out of the file; a running relay drops it at its next start."""
+    remove_key(file, key_id)
+    typer.echo(f"`{key_id}` is no longer in {file}.", err=True)
+
+
+def main() -> None:
+    """Run the command; what keeps the relay from starting ends it with exit code 2 and no traceback."""
+    try:
+        app()
+    except (StartupError, ContractError) as error:
+        for line in str(error).splitlines():
+            typer.echo(f"relay: {line}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

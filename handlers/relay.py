@@ -1,0 +1,136 @@
+"""
+Operations of the tag Relay: health, the published documents and the pages for people.
+
+None of them asks the upstream.
+"""
+
+from importlib import resources
+from pathlib import Path
+
+import swagger_ui
+
+from codegen.contract import ACTIONS, FULL
+from handlers.runtime.messages import Reply, Request
+
+_PAGES = resources.files("handlers") / "pages"
+_SWAGGER_UI = Path(swagger_ui.__file__).parent / "static"
+_MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
+# Nothing from elsewhere. Swagger UI sets styles on elements and draws its icons from data URLs.
+_PAGE_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+
+
+async def retrieve_health(request: Request) -> Reply:
+    """
+    Tell that the relay answers.
+
+    Returns:
+        `Health`.
+
+    Source: operation `retrieveHealth`.
+    """
+    return Reply.json({"status": "ok", "version": request.services.contract.version})
+
+
+async def retrieve_canonical_health(request: Request) -> Reply:
+    """
+    Tell the holder of a key that relay and key work.
+
+    Returns:
+        `Health`.
+
+    Source: operation `retrieveCanonicalHealth`.
+    """
+    return await retrieve_health(request)
+
+
+async def retrieve_liveness(_request: Request) -> Reply:
+    """
+    Tell that the process runs.
+
+    Returns:
+        `Probe`.
+
+    Source: operation `retrieveLiveness`.
+    """
+    return Reply.json({"status": "ok"})
+
+
+async def retrieve_readiness(_request: Request) -> Reply:
+    """
+    Tell whether the relay can take requests: it can as soon as the contract is bound, which is before it listens.
+
+    Returns:
+        `Probe`.
+
+    Source: operation `retrieveReadiness`.
+    """
+    return Reply.json({"status": "ok"})
+
+
+async def retrieve_contract(request: Request) -> Reply:
+    """
+    Answer the full document without internal operations.
+
+    Returns:
+        An OpenAPI 3.1.0 document.
+
+    Source: operation `retrieveContract`.
+    """
+    return _document(request, FULL)
+
+
+async def retrieve_actions_contract(request: Request) -> Reply:
+    """
+    Answer the document that assistants import; with RELAY_PUBLIC_URL set it names that host.
+
+    Returns:
+        An OpenAPI 3.1.0 document.
+
+    Source: operation `retrieveActionsContract`.
+    """
+    return _document(request, ACTIONS)
+
+
+async def retrieve_docs(_request: Request) -> Reply:
+    """
+    Answer the page that shows both documents.
+
+    Returns:
+        HTML.
+
+    Source: operation `retrieveDocs`.
+    """
+    reply = Reply.text((_PAGES / "docs.html").read_text(encoding="utf-8"), media_type="text/html")
+    reply.headers += _PAGE_HEADERS
+    return reply
+
+
+async def retrieve_docs_asset(request: Request) -> Reply:
+    """
+    Answer a script or a style of the page.
+
+    Args:
+        request: Its `asset` is one of the names that the contract lists, so it cannot lead out of the folders.
+
+    Returns:
+        The file.
+
+    Source: operation `retrieveDocsAsset`.
+    """
+    name = request.path_params["asset"]
+    folder = _SWAGGER_UI if name.startswith("swagger-ui") else _PAGES
+    reply = Reply.text((folder / name).read_text(encoding="utf-8"), media_type=_MEDIA_TYPES[Path(name).suffix])
+    reply.headers += [(b"cache-control", b"max-age=3600"), (b"x-content-type-options", b"nosniff")]
+    return reply
+
+
+def _document(request: Request, name: str) -> Reply:
+    return Reply(200, [(b"content-type", b"application/json")], request.services.published[name])
