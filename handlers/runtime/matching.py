@@ -16,6 +16,9 @@ from codegen.contract import Operation
 _PLAIN_IN_SEGMENT = "!$&'()*+,;=:@-._~"
 _FORBIDDEN_IN_VALUE = frozenset("/\\?#") | {chr(code) for code in (*range(0x20), 0x7F)}
 
+# Longer than any id; what follows could not be put into one line of an upstream request.
+MAX_PATH_CHARACTERS = 8 * 1024
+
 T = TypeVar("T")
 
 
@@ -71,12 +74,14 @@ class OperationIndex(Generic[T]):
             raw_path: The path as received, still percent-encoded, without the query.
 
         Returns:
-            `None` when no path fits or when a template value is empty, a dot segment, or holds a slash, a
-            backslash, `?`, `#`, a control character or bytes that are not UTF-8.
+            `None` when no path fits, when it is too long, or when a template value is empty, a dot segment, or holds
+            a slash, a backslash, `?`, `#`, a control character or bytes that are not UTF-8.
         """
         found = self._static.get(raw_path)
         if found is not None:
             return found
+        if len(raw_path) > MAX_PATH_CHARACTERS:
+            return None
         segments = raw_path.split("/")
         hit = self._descend(self._root, segments, 0, [])
         if hit is None:

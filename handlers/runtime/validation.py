@@ -27,6 +27,7 @@ from handlers.runtime.messages import Header
 
 CONTRACT_URI = "urn:contract"
 MAX_QUERY_FIELDS = 1000
+MAX_QUERY_BYTES = 32 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 _REDACTED = "the value"
@@ -233,6 +234,8 @@ def _anchored(schema: Any) -> Any:
 
 
 def _parse_query(query: bytes) -> list[tuple[str, str]]:
+    if len(query) > MAX_QUERY_BYTES:
+        raise InvalidParameter(f"The query must be at most {MAX_QUERY_BYTES} bytes.")
     try:
         return parse_qsl(
             query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS
