@@ -17,7 +17,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/whe
     && /opt/relay/bin/pip install --no-deps --no-index /tmp/wheel/*.whl
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --user-group --create-home --home-dir /var/lib/relay relay
+RUN useradd --uid 10001 --user-group --shell /usr/sbin/nologin --create-home --home-dir /var/lib/relay relay
 COPY --from=build /opt/relay /opt/relay
 ENV PATH=/opt/relay/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -27,6 +27,6 @@ ENV PATH=/opt/relay/bin:$PATH \
 USER relay
 WORKDIR /var/lib/relay
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+HEALTHCHECK --interval=30s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['RELAY_PORT'] + '/livez', timeout=2)"]
 CMD ["relay", "serve"]

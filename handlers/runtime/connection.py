@@ -5,6 +5,7 @@ Why it exists: when the client leaves, the task that works for it is cancelled, 
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -14,6 +15,11 @@ from handlers.runtime.messages import Header, Reply
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+def new_request_id() -> str:
+    """A fresh id for one request, as in `x-relay-request-id`."""
+    return f"rly_{secrets.token_hex(12)}"
 
 
 class ClientGone(Exception):

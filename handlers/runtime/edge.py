@@ -5,14 +5,13 @@ Nothing that a client sent and no credential is ever logged.
 """
 
 import asyncio
-import secrets
 import time
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers.runtime.binding import CONNECTION
-from handlers.runtime.connection import ClientGone, Connection
+from handlers.runtime.connection import ClientGone, Connection, new_request_id
 from handlers.runtime.errors import ERROR_TABLE, error_to_reply
 from handlers.runtime.exceptions import InternalError, RelayError
 
@@ -31,7 +30,7 @@ class Edge:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        connection = Connection(receive, send, scope["method"], f"rly_{secrets.token_hex(12)}")
+        connection = Connection(receive, send, scope["method"], new_request_id())
         scope[CONNECTION] = connection
         outcome = "answered"
         try:

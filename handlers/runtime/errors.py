@@ -52,6 +52,9 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     exc.StreamingNotAllowed: ErrorRule(
         403, "relay_policy_error", "streaming_not_allowed", "`stream` must be false for this key."
     ),
+    exc.MalformedRequest: ErrorRule(
+        400, "relay_contract_error", "malformed_request", "The request must be valid HTTP/1.1."
+    ),
     exc.InvalidParameter: ErrorRule(400, "relay_contract_error", "invalid_parameter", "A parameter is not valid."),
     exc.MissingBody: ErrorRule(400, "relay_contract_error", "missing_body", "The operation needs a request body."),
     exc.MalformedJson: ErrorRule(

@@ -12,6 +12,7 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     │   ├── OperationUnsupported    in the contract, and refused by it
     │   └── StreamingNotAllowed     this key gets no event streams
     ├── ContractViolation
+    │   ├── MalformedRequest        not HTTP
     │   ├── InvalidParameter        path or query
     │   ├── MissingBody
     │   ├── MalformedJson           not JSON, not UTF-8, or nested too deeply
@@ -91,6 +92,10 @@ class StreamingNotAllowed(PolicyError):
 
 class ContractViolation(RelayError):
     """The request does not fit the operation."""
+
+
+class MalformedRequest(ContractViolation):
+    """The bytes are not a request in HTTP/1.1."""
 
 
 class InvalidParameter(ContractViolation):

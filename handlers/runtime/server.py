@@ -4,13 +4,36 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from handlers.runtime.exceptions import StartupError
+from handlers.runtime.connection import new_request_id
+from handlers.runtime.errors import error_to_reply
+from handlers.runtime.exceptions import MalformedRequest, StartupError
 
 READY_POLL_SECONDS = 0.01
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with the relay's error body for what is not HTTP and so never reaches an app."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer 400 and close."""
+        reply = error_to_reply(MalformedRequest())
+        body = cast("bytes", reply.body)
+        request_id = new_request_id().encode()
+        headers = [
+            *reply.headers,
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            (b"x-request-id", request_id),
+            (b"x-relay-request-id", request_id),
+        ]
+        lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(header) for header in headers), b"", body]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -32,7 +55,7 @@ class Server(uvicorn.Server):
                 app,
                 host=host,
                 port=port,
-                http="httptools",
+                http=HttpProtocol,
                 ws="none",
                 lifespan="on",
                 access_log=False,  # the relay writes its own line

@@ -43,7 +43,7 @@ class EventReplay:
 
     Attributes:
         events: Its events, unchanged.
-        final: The whole object that the last event carrying one brings (`response` of `response.completed`), else empty.
+        final: The whole object that the last event with one brings (`response` of `response.completed`), else empty.
     """
 
     def __init__(self, text: str) -> None:

@@ -16,6 +16,8 @@ import jsonschema_rs
 from codegen.contract import JSON, Contract, Media, Operation
 from codegen.reader import Document, resolve
 
+EXAMPLE_TIME = 1_790_000_000  # when examples without a creation time were made, by convention of the contract
+
 # What the service decides, whatever a request says.
 _DECIDED_BY_SERVICE = frozenset(
     {"id", "object", "status", "created", "created_at", "deleted", "error"}
@@ -147,7 +149,7 @@ def fresh(example: Mapping[str, Any]) -> dict[str, Any]:
     """
     value = dict(example)
     now = int(time.time())
-    created = value.get("created_at", value.get("created"))
+    created = value.get("created_at", value.get("created", EXAMPLE_TIME))
     if isinstance(value.get("id"), str):
         value["id"] = fresh_id(value["id"])
     if isinstance(created, int):

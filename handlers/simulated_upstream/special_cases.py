@@ -202,7 +202,7 @@ def _complete_upload(world: "World", call: "Call") -> Any:
     content = JoinedContent(contents)
     if content.size != upload.value.get("bytes"):
         raise BadRequest(f"The upload must hold {upload.value.get('bytes')} bytes; its parts hold {content.size}.")
-    fields = {name: upload.value.get(name) for name in ("filename", "purpose", "expires_at")}
+    fields = {name: upload.value.get(name) for name in ("filename", "purpose")}
     file = _new_file(world, fields, content)
     value = shape.with_fields(upload.value, {"status": "completed", "file": file.value if file else None})
     upload.become(value)
