@@ -22,6 +22,8 @@ ACTIONS = "openapi.actions"
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
+# What reading plain data of another shape than expected ends in.
+_WRONG_SHAPE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 class Bucket(StrEnum):
@@ -290,6 +292,13 @@ def build_contract(name: str, document: Document, *, policy_schema: Document | N
     Raises:
         InvalidContract: With one finding per broken rule.
     """
+    try:
+        return _build(name, document, policy_schema)
+    except _WRONG_SHAPE as error:
+        raise InvalidContract([f"spec/{name}.yaml: {_describe(error)}"]) from None
+
+
+def _build(name: str, document: Document, policy_schema: Document | None) -> Contract:
     findings: list[str] = []
     operations: dict[str, Operation] = {}
     check = PolicyFields(policy_schema)
@@ -303,8 +312,8 @@ def build_contract(name: str, document: Document, *, policy_schema: Document | N
             if not wrong:
                 try:
                     operation = _operation(document, path, method, mirrored)
-                except (KeyError, TypeError, ValueError, UnreadableDocument) as error:
-                    wrong = [f"{where}: cannot be read ({type(error).__name__}: {error})."]
+                except (*_WRONG_SHAPE, UnreadableDocument) as error:
+                    wrong = [f"{where}: {_describe(error)}"]
                 else:
                     wrong = _conflicts(where, operation, operations, reviews)
                     operations.setdefault(operation.id, operation)
@@ -312,6 +321,10 @@ def build_contract(name: str, document: Document, *, policy_schema: Document | N
     if findings:
         raise InvalidContract([f"spec/{name}.yaml: {finding}" for finding in findings])
     return Contract(name=name, document=document, operations=operations, reviews=reviews)
+
+
+def _describe(error: Exception) -> str:
+    return f"cannot be read ({type(error).__name__}: {error}); compare with a neighbour that works."
 
 
 def _unclassified(where: str, node: Mapping[str, Any]) -> list[str]:
@@ -330,7 +343,7 @@ def _conflicts(
         )
     if operation.review and operation.review not in reviews:
         findings.append(f"{where}: no record `{operation.review}` in x-policy-reviews; add it or name one that exists.")
-    if "*" in operation.path or "{path" in operation.path:
+    if "*" in operation.path or "{path}" in operation.path:
         findings.append(f"{where}: wildcard paths are not allowed; write one operation per path.")
     return findings
 
@@ -339,7 +352,7 @@ def _operation(document: Document, path: str, method: str, mirrored_tags: frozen
     item = document["paths"][path]
     node = item[method]
     (tag,) = node["tags"]
-    exclusion = node.get("x-policy-exclusion")
+    bucket = Bucket(node["x-policy-bucket"])
     pointer = f"#/paths/{_escape(path)}/{method}"
     return Operation(
         id=node["operationId"],
@@ -348,15 +361,15 @@ def _operation(document: Document, path: str, method: str, mirrored_tags: frozen
         tag=tag,
         mirrored=tag in mirrored_tags,
         summary=node.get("summary", ""),
-        bucket=Bucket(node["x-policy-bucket"]),
+        bucket=bucket,
         reason=node.get("x-policy-reason", ""),
-        exclusion=Exclusion(exclusion) if exclusion else None,
+        exclusion=Exclusion(node["x-policy-exclusion"]) if bucket is Bucket.EXCLUDED else None,
         wrapper=node.get("x-policy-wrapper", ""),
         wraps=tuple(node.get("x-policy-wraps", ())),
         review=node.get("x-policy-review", ""),
         deprecated=node.get("deprecated", False),
         sunset=node.get("x-sunset", ""),
-        scopes=_scopes(node.get("security", document.get("security", ()))),
+        scopes=_scopes(node, document),
         parameters=tuple(_parameters(document, [*item.get("parameters", ()), *node.get("parameters", ())])),
         body=_body(document, node["requestBody"], f"{pointer}/requestBody") if "requestBody" in node else None,
         responses={
@@ -366,7 +379,11 @@ def _operation(document: Document, path: str, method: str, mirrored_tags: frozen
     )
 
 
-def _scopes(alternatives: Iterable[Mapping[str, list[str]]]) -> frozenset[Scope]:
+def _scopes(node: Mapping[str, Any], document: Document) -> frozenset[Scope]:
+    # Only an operation itself opens itself; a document that forgot its `security` opens nothing.
+    alternatives = node["security"] if "security" in node else document["security"]
+    if not isinstance(alternatives, list) or not (alternatives or "security" in node):
+        raise ValueError("`security` must be a list, and only an operation's own may be empty")
     scopes = []
     for alternative in alternatives:
         ((_scheme, names),) = alternative.items()

@@ -24,8 +24,10 @@ def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -
     mapping: dict[Hashable, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        line = key_node.start_mark.line + 1
+        if not isinstance(key, Hashable):
+            raise UnreadableDocument(f"line {line}: a key must be text or a number.")
         if key in mapping:
-            line = key_node.start_mark.line + 1
             raise UnreadableDocument(f"line {line}: the key `{key}` stands twice in one mapping; delete one of them.")
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping

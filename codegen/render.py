@@ -47,8 +47,8 @@ def write(root: Path) -> list[str]:
         Names of the files that changed.
     """
     folder = root / GENERATED
-    folder.mkdir(parents=True, exist_ok=True)
     files = render(root)
+    folder.mkdir(parents=True, exist_ok=True)
     changed = [name for name, content in files.items() if _current(folder / name) != content]
     for name in changed:
         (folder / name).write_text(files[name], encoding="utf-8")

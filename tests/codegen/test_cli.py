@@ -1,0 +1,105 @@
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from codegen.cli import main
+from codegen.render import GENERATED
+from tests.support.documents import document, operation
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    """Run `contract` in a folder and return its exit code."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["contract", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    code = caught.value.code
+    return code if isinstance(code, int) else 0
+
+
+def test_help_names_every_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`contract --help` works anywhere and lists the commands; `contract render --help` tells its exit codes."""
+    assert run(monkeypatch, tmp_path, "--help") == 0
+    assert "render" in capsys.readouterr().out
+    assert run(monkeypatch, tmp_path, "render", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "--check" in shown
+    assert "Exit codes" in shown
+
+
+def test_render_says_what_it_wrote(
+    monkeypatch: pytest.MonkeyPatch, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`contract render` names each file that changed, and nothing when nothing did."""
+    assert run(monkeypatch, checkout, "render") == 0
+    assert set(capsys.readouterr().out.splitlines()) == {
+        f"wrote {path.relative_to(checkout)}" for path in (checkout / GENERATED).iterdir()
+    }
+    assert run(monkeypatch, checkout, "render") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_check_passes_on_a_fresh_checkout_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`contract render --check` ends with 0 when the files are up to date."""
+    run(monkeypatch, checkout, "render")
+    capsys.readouterr()
+    assert run(monkeypatch, checkout, "render", "--check") == 0
+    assert capsys.readouterr().out == "spec/generated is up to date\n"
+
+
+def test_check_fails_on_stale_files_with_the_diff_and_the_command_that_mends_them(
+    monkeypatch: pytest.MonkeyPatch, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`contract render --check` ends with 1, shows what differs, says what to run, and leaves the files alone."""
+    run(monkeypatch, checkout, "render")
+    (checkout / "spec" / "openapi.full.yaml").write_bytes(
+        orjson.dumps(document({"/v1/others": {"get": operation("retrieveOther")}}))
+    )
+    before = (checkout / GENERATED / "policy.tsv").read_bytes()
+    capsys.readouterr()
+    assert run(monkeypatch, checkout, "render", "--check") == 1
+    shown = capsys.readouterr()
+    assert "+GET\t/v1/others\tretrieveOther" in shown.out
+    assert "stale: openapi.full.json, policy.md, policy.tsv" in shown.err
+    assert "`contract render`" in shown.err
+    assert (checkout / GENERATED / "policy.tsv").read_bytes() == before
+
+
+def test_a_contract_that_breaks_its_rules_ends_with_2_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken contract is reported on standard error, one line per finding, with exit code 2."""
+    broken = {"/v1/things": {"get": operation("same"), "post": operation("same")}}
+    (checkout / "spec" / "openapi.full.yaml").write_bytes(orjson.dumps(document(broken)))
+    for arguments in (["render"], ["render", "--check"]):
+        assert run(monkeypatch, checkout, *arguments) == 2
+        shown = capsys.readouterr()
+        assert shown.err.splitlines() == [
+            "spec/openapi.full.yaml: POST /v1/things: operationId `same` is taken by /v1/things; choose another."
+        ]
+        assert shown.out == ""
+
+
+def test_outside_a_checkout_the_command_says_where_to_run_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder without a contract the command ends with 2, says what it missed, and makes nothing there."""
+    assert run(monkeypatch, tmp_path, "render", "--check") == 2
+    assert "Run this in the project's folder." in capsys.readouterr().err
+    assert run(monkeypatch, tmp_path, "render") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_or_option_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the command does not know is an error, never ignored."""
+    assert run(monkeypatch, tmp_path, "paint") == 2
+    assert run(monkeypatch, tmp_path, "render", "--quietly") == 2
+    capsys.readouterr()

@@ -1,0 +1,85 @@
+import re
+
+from codegen.contract import build_contract, read_contract
+from codegen.policy_page import render_policy_page
+from tests.support.documents import ROOT, document, operation
+
+WRAPPED = {
+    "x-policy-bucket": "WRAPPER_REQUIRED",
+    "x-policy-reason": "Multipart.",
+    "x-policy-wrapper": "uploadThing",
+    "x-policy-review": None,
+    "x-sunset": "2026-11-30",
+    "deprecated": True,
+}
+HIDDEN = {
+    "x-policy-bucket": "EXCLUDED",
+    "x-policy-reason": "Binary.",
+    "x-policy-exclusion": "hidden",
+    "x-policy-review": None,
+    "tags": ["Others"],
+}
+PAGE = render_policy_page(
+    build_contract(
+        "sample",
+        document(
+            {
+                "/v1/things": {"get": operation(), "post": operation("createThing", WRAPPED)},
+                "/v1/others": {"get": operation("downloadOther", HIDDEN)},
+            },
+            tags=[{"name": "Things"}, {"name": "Others"}],
+        ),
+    )
+)
+
+
+def table(lines: list[str]) -> list[list[str]]:
+    """Cells of the table lines, without the separators."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [row for row in cells if not set("".join(row)) <= set("-:")]
+
+
+def test_the_page_counts_each_verdict_and_their_sum() -> None:
+    """The table on top says how many operations each bucket and exclusion holds; empty ones are left out."""
+    top = table(PAGE.split("\n## ")[0].splitlines())
+    assert top == [
+        ["Bucket", "Operations"],
+        ["PROXY_HARNESS", "1"],
+        ["WRAPPER_REQUIRED", "1"],
+        ["EXCLUDED (hidden)", "1"],
+        ["all", "3"],
+    ]
+
+
+def test_each_tag_has_its_table_with_the_reason_of_every_decision() -> None:
+    """Per tag, in the document's order, each operation stands with verdict, reason or review, wrapper and end."""
+    things, others = (table(part.splitlines()) for part in PAGE.split("\n## ")[1:])
+    assert things == [
+        ["Operation", "operationId", "Bucket", "Why"],
+        ["`GET /v1/things`", "`retrieveThing`", "PROXY_HARNESS", "review `json_read`"],
+        [
+            "`POST /v1/things`",
+            "`createThing`",
+            "WRAPPER_REQUIRED",
+            "Multipart. Wrapper: `uploadThing`. Ends 2026-11-30.",
+        ],
+    ]
+    assert others[1] == ["`GET /v1/others`", "`downloadOther`", "EXCLUDED (hidden)", "Binary."]
+
+
+def test_the_real_page_shows_every_operation_once_with_a_reason() -> None:
+    """The page of this contract is complete: each operation once, none without a why, unless it goes to assistants."""
+    contract = read_contract(ROOT)
+    body = table("\n".join(render_policy_page(contract).split("\n## ")[1:]).splitlines())
+    rows = [row for row in body if row[0] != "Operation"]
+    assert [row[1].strip("`") for row in rows] == list(contract.operations)
+    assert all(len(row) == 4 for row in rows)
+    assert [row[1] for row in rows if not row[3] and row[2] != "ACTIONS_DIRECT"] == []
+
+
+def test_the_counts_of_the_real_page_add_up() -> None:
+    """The counts of this contract's page sum to the number of its operations."""
+    counts = dict(table(render_policy_page(read_contract(ROOT)).split("\n## ")[0].splitlines())[1:])
+    total = int(counts.pop("all"))
+    assert sum(map(int, counts.values())) == total
+    assert all(re.fullmatch(r"[A-Z_]+( \([a-z]+\))?", verdict) for verdict in counts)
