@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from codegen.contract import EVENT_STREAM, JSON, Contract, Operation
+from codegen.contract import EVENT_STREAM, JSON, MULTIPART, Contract, Operation
 from handlers.runtime.matching import OperationIndex
 from handlers.simulated_upstream.behaviour import Answer, Call, World
 from handlers.simulated_upstream.connection import Connection, Receive, Reply, Scope, Send
@@ -22,8 +22,9 @@ from handlers.simulated_upstream.content import PIECE_BYTES, Spool
 from handlers.simulated_upstream.control import CONTROL_PREFIX, answer_control
 from handlers.simulated_upstream.errors import BadRequest, MissingKey, NotFound, UpstreamRefusal, envelope
 from handlers.simulated_upstream.faults import Fault, FaultPlan
-from handlers.simulated_upstream.multipart import RequestBody, add_field, read_body
+from handlers.simulated_upstream.multipart import RequestBody, add_field, read_body, require_parts
 from handlers.simulated_upstream.recorder import RecordedRequest, Recorder
+from handlers.simulated_upstream.shapes import required_fields
 
 MIRRORED = "x-policy-mirrored"  # on a tag object: its operations are upstream's, not the relay's own
 
@@ -53,6 +54,11 @@ class SimulatedUpstream:
         self.operations = tuple(served_operations(contract))
         self._event_interval_seconds = event_interval_seconds
         self._world = World(contract, self.operations, background_seconds=background_seconds)
+        self._required_parts = {
+            operation.id: required_fields(contract.document, operation.body.content[MULTIPART].pointer)
+            for operation in self.operations
+            if operation.body is not None and operation.multipart
+        }
         self._index = OperationIndex((operation, operation) for operation in self.operations)
         self._spool = Spool(spool_folder)
 
@@ -107,6 +113,8 @@ class SimulatedUpstream:
             body = RequestBody()
         elif operation.body.required and not body.present:
             raise BadRequest("The request must have a body.")
+        elif body.multipart:
+            require_parts(body, self._required_parts.get(operation.id, ()))
         return self._world.answer(Call(operation, params, _query(record.query), body))
 
     def _reply(self, answer: Answer, record: RecordedRequest, fault: Fault, milliseconds: float) -> Reply:

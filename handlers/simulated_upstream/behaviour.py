@@ -121,7 +121,7 @@ class World:
         home = self.operations.get(special_cases.CREATES_LIKE.get(operation.id, operation.id), operation)
         place = self.places.of(home)
         chain = chain if place.operation is operation else ()
-        value = shape.with_request(fresh(shape.example), body.fields)
+        value = shape.with_request(fresh(shape.example_for(body.fields.get("response_format"))), body.fields)
         value = shape.with_fields(value, {**_file_fields(body), **_parent_fields(place, chain), **overrides})
         kept = KeptObject(value, content=body.files[0].content if body.files else None)
         started = special_cases.at_start(operation.id, body.fields)
@@ -182,7 +182,7 @@ class World:
 
     def _delete(self, call: Call, place: Place, shape: Shape) -> dict[str, Any]:
         kept, key = call.chain[-1], call.path_params[place.params[-1]]
-        self.places.collection(place, call.chain[:-1]).remove(key)
+        self._forget(place, call)
         parent = call.chain[-2].current if len(call.chain) > 1 else {}
         if "object" in parent and parent["object"] == shape.example.get("object"):
             return shape.with_fields(shape.example, parent)  # as after deleting an item of a conversation
@@ -192,6 +192,11 @@ class World:
         own_id = next((item for item in ids if prefix and id_prefix(str(item)) == prefix), own_id)
         named = {name: call.path_params[name] for name in place.params if name in shape.example}
         return shape.with_fields(shape.example, {"id": own_id, **named})
+
+    def _forget(self, place: Place, call: Call) -> None:
+        collection = self.places.existing(place, call.chain[:-1])
+        if collection is not None:
+            collection.remove(call.path_params[place.params[-1]])
 
     def _change(self, call: Call, shape: Shape) -> dict[str, Any]:
         kept = call.chain[-1]
@@ -217,7 +222,7 @@ class World:
 
     def _without_json(self, call: Call, place: Place) -> Answer:
         if call.operation.method == "DELETE" and place.on_item:
-            self.places.collection(place, call.chain[:-1]).remove(call.path_params[place.params[-1]])
+            self._forget(place, call)
         status, media = call.operation.success
         if not media:
             return Answer(int(status or 200))
@@ -301,7 +306,7 @@ def _wants_stream(call: Call) -> bool:
 
 def _plain_text(call: Call) -> str | None:
     wanted = call.body.fields.get("response_format")
-    if wanted not in {"text", "srt", "vtt"}:
+    if not isinstance(wanted, str) or wanted not in {"text", "srt", "vtt"}:
         return None
     return next((name for name in call.operation.success[1] if name.startswith("text/") and name != EVENT_STREAM), None)
 

@@ -4,7 +4,7 @@ Reads request bodies: JSON in memory up to a limit, multipart while it streams i
 File parts go to the spool as they arrive, so memory stays constant for bodies of any size.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,11 +40,13 @@ class RequestBody:
             list, a name with `[key]` an object.
         files: File parts in order.
         present: Whether there was any body at all.
+        multipart: Whether it came in parts.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
     files: list[FilePart] = field(default_factory=list)
     present: bool = False
+    multipart: bool = False
 
 
 async def read_body(pieces: AsyncIterator[bytes], content_type: str, spool: Spool) -> RequestBody:
@@ -67,6 +69,19 @@ async def read_body(pieces: AsyncIterator[bytes], content_type: str, spool: Spoo
     async for piece in pieces:
         size += len(piece)
     return RequestBody(present=size > 0)
+
+
+def require_parts(body: RequestBody, names: Iterable[str]) -> None:
+    """
+    Hold a multipart body against the parts that it must have.
+
+    Raises:
+        BadRequest: One is missing (400).
+    """
+    sent = {*body.fields, *(part.name.partition("[")[0] for part in body.files)}
+    for name in names:
+        if name not in sent:
+            raise BadRequest(f"Missing required parameter: '{name}'.", param=name)
 
 
 async def _read_json(pieces: AsyncIterator[bytes]) -> RequestBody:
@@ -115,7 +130,7 @@ class _Parts:
     """Receives the parser's callbacks and builds the `RequestBody`."""
 
     def __init__(self, spool: Spool) -> None:
-        self.body = RequestBody(present=True)
+        self.body = RequestBody(present=True, multipart=True)
         self.ended = False
         self._spool = spool
         self._headers: dict[bytes, bytes] = {}

@@ -7,7 +7,7 @@ Nothing leaves here that the schema refuses; in doubt the example itself, under 
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,7 @@ class Shape:
         self._document = document
         self._pointer = media.pointer
         self.example: Any = next(iter(media.examples.values()), {})
+        self._examples = media.examples
 
     @cached_property
     def _validator(self) -> Any:
@@ -54,6 +55,10 @@ class Shape:
         if self._pointer is not None:
             declared = resolve(self._document, {"$ref": self._pointer}).get("properties", {})
         return frozenset(self.example if isinstance(self.example, dict) else ()) | frozenset(declared)
+
+    def example_for(self, response_format: object) -> Any:
+        """The example that is named after the format asked for, otherwise the first one."""
+        return self._examples.get(response_format, self.example) if isinstance(response_format, str) else self.example
 
     def valid(self, value: Any) -> bool:
         """Whether the schema accepts a reply."""
@@ -129,6 +134,11 @@ class Shapes:
         return self._shapes.get(operation.id)
 
 
+def required_fields(document: Document, pointer: str | None) -> tuple[str, ...]:
+    """Names of the fields that an object must have by the schema at a JSON Pointer, parts of `allOf` included."""
+    return tuple(_required(document, {"$ref": pointer})) if pointer is not None else ()
+
+
 def id_prefix(value: str) -> str:
     """What stands before the individual part of an id: `file-` of `file-example1`, `resp_` of `resp_example1`."""
     found = re.match(r".*[-_](?=[^-_]*$)", value)
@@ -192,3 +202,10 @@ def _same_type(old: Any, value: Any) -> bool:
     if isinstance(old, int | float):
         return isinstance(value, int | float)
     return isinstance(value, type(old))
+
+
+def _required(document: Document, schema: Mapping[str, Any]) -> Iterator[str]:
+    found = resolve(document, schema)
+    yield from found.get("required", ())
+    for part in found.get("allOf", ()):
+        yield from _required(document, part)
