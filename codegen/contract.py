@@ -234,23 +234,6 @@ class Contract:
         """Declared tags: the table of contents, in order."""
         return tuple(tag["name"] for tag in self.document.get("tags", ()))
 
-    def published_document(self) -> Document:
-        """
-        The document as the public may see it: without internal operations and without tags that only they use.
-
-        Returns:
-            A new document that shares the unchanged parts with this one.
-        """
-        hidden = {(operation.path, operation.method.lower()) for operation in self if not operation.published}
-        paths: dict[str, Any] = {}
-        for path, item in self.document["paths"].items():
-            kept = {key: value for key, value in item.items() if (path, key) not in hidden}
-            if any(method in kept for method in METHODS):
-                paths[path] = kept
-        used = {operation.tag for operation in self if operation.published}
-        tags = [tag for tag in self.document.get("tags", ()) if tag["name"] in used]
-        return {**self.document, "tags": tags, "paths": paths}
-
 
 def read_contract(root: Path, name: str = FULL) -> Contract:
     """

@@ -18,7 +18,7 @@ async def retrieve_system_info(request: Request) -> Reply:
     return Reply.json(
         {
             "version": services.contract.version,
-            "operations": Counter(operation.bucket for operation in services.contract),
+            "operations": Counter(operation.bucket.value for operation in services.contract),
             "upstream": services.settings.OPENAI_BASE_URL,
             "key_ids": [key.id for key in services.keys.keys],
             "upstream_calls": services.upstream.calls,

@@ -195,7 +195,7 @@ def add_key(path: Path, key_id: str, scopes: Iterable[Scope], expires: datetime 
         InvalidKeyFile: The file is malformed, or the id is taken or not allowed. The file is then unchanged.
     """
     text = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
-    record: dict[str, Any] = {"id": key_id, "sha256": hash_key(text).hex(), "scopes": sorted(scopes)}
+    record: dict[str, Any] = {"id": key_id, "sha256": hash_key(text).hex(), "scopes": _names(scopes)}
     if expires is not None:
         record["expires"] = expires.isoformat()
     try:
@@ -226,17 +226,22 @@ def remove_key(path: Path, key_id: str) -> None:
 
 
 def write_key_file(path: Path, records: list[dict[str, Any]]) -> None:
-    """Replace a key file at once: written beside it with mode 0600, then renamed over it."""
+    """
+    Replace a key file at once: written beside it with mode 0600, then renamed over it.
+
+    Raises:
+        InvalidKeyFile: It cannot be written.
+    """
     text = yaml.safe_dump({"keys": records}, sort_keys=False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         temporary.replace(path)
-    except BaseException:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise InvalidKeyFile(f"{path}: cannot be written ({error.strerror}).") from None
 
 
 def hash_key(text: str) -> bytes:
@@ -246,15 +251,19 @@ def hash_key(text: str) -> bytes:
 
 def _presented_key(headers: Iterable[Header]) -> bytes:
     presented: set[bytes] = set()
+    other_scheme = False
     for name, value in headers:
         if name == b"x-relay-key":
             presented.add(value.strip())
         elif name == b"authorization":
             scheme, _, credentials = value.strip().partition(b" ")
-            if scheme.lower() != b"bearer":
-                raise InvalidKey("`Authorization` must be `Bearer` followed by a relay key.")
-            presented.add(credentials.strip())
+            if scheme.lower() == b"bearer":
+                presented.add(credentials.strip())
+            else:
+                other_scheme = True  # `X-Relay-Key` is for clients whose `Authorization` is taken
     if not presented:
+        if other_scheme:
+            raise InvalidKey("`Authorization` must be `Bearer` followed by a relay key.")
         raise MissingKey
     if len(presented) > 1:
         raise InvalidKey("`Authorization` and `X-Relay-Key` must not hold different keys.")
@@ -264,12 +273,16 @@ def _presented_key(headers: Iterable[Header]) -> bytes:
     return key
 
 
+def _names(scopes: Iterable[Scope]) -> list[str]:
+    return sorted(scope.value for scope in scopes)
+
+
 def _aware(moment: datetime | None) -> datetime | None:
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _to_record(key: Key) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": key.id, "sha256": key.digest.hex(), "scopes": sorted(key.scopes)}
+    record: dict[str, Any] = {"id": key.id, "sha256": key.digest.hex(), "scopes": _names(key.scopes)}
     if key.expires is not None:
         record["expires"] = key.expires.isoformat()
     return record

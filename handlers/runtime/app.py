@@ -12,12 +12,15 @@ from pathlib import Path
 import orjson
 from connexion import AsyncApp
 from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.main import API
 
 import codegen
 from codegen.contract import ACTIONS, FULL, Contract, load_contract
+from codegen.publication import published_document
 from codegen.reader import Document
 from handlers.runtime.access import load_key_ring
 from handlers.runtime.binding import (
+    BindingSpecification,
     BoundOperations,
     ContractRouter,
     FunctionResolver,
@@ -49,7 +52,7 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
         settings=settings,
         contract=full,
         published={
-            FULL: orjson.dumps(full.published_document()),
+            FULL: orjson.dumps(published_document(full)),
             ACTIONS: orjson.dumps(_at_public_url(actions, settings.RELAY_PUBLIC_URL)),
         },
         keys=load_key_ring(settings),
@@ -85,10 +88,12 @@ def create_app(services: Services) -> AsyncApp:
         ],
         resolver=FunctionResolver(functions),
     )
-    app.add_api(binding_view(services.contract))
+    # What `app.add_api` does, except that it would check the document itself.
+    view = BindingSpecification(binding_view(services.contract))  # type: ignore[no-untyped-call]
+    app.middleware.apis.append(API(view, base_path=None, name=None, **vars(app.middleware.options)))
     return app
 
 
 def _at_public_url(contract: Contract, public_url: str) -> Document:
-    document = contract.published_document()
+    document = published_document(contract)
     return {**document, "servers": [{"url": public_url}]} if public_url else document

@@ -15,10 +15,11 @@ from email.utils import format_datetime
 from types import ModuleType
 from typing import Any
 
+import jsonschema_rs
 from connexion.middleware.abstract import ROUTING_CONTEXT, RoutedAPI, RoutedMiddleware, SpecMiddleware
 from connexion.operations import AbstractOperation
 from connexion.resolver import Resolution, Resolver
-from connexion.spec import Specification
+from connexion.spec import OpenAPISpecification, Specification
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from codegen.contract import JSON, METHODS, Contract, Operation
@@ -122,6 +123,14 @@ def binding_view(contract: Contract) -> dict[str, Any]:
             }
         },
     }
+
+
+class BindingSpecification(OpenAPISpecification):
+    """A binding view, checked by `jsonschema-rs`: Connexion's check in pure Python takes 150 ms of the start."""
+
+    @classmethod
+    def _validate_spec(cls, spec: dict[str, Any]) -> None:
+        jsonschema_rs.Draft4Validator(cls.openapi_schema).validate(spec)
 
 
 class FunctionResolver(Resolver):

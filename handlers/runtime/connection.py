@@ -62,14 +62,10 @@ class Connection:
         """
         message = await self._next()
         body: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            pieces = [body]
-            size = len(body)
-            async for piece in self.stream_body(limit_bytes - size):
-                pieces.append(piece)
-            return b"".join(pieces)
         if len(body) > limit_bytes:
             raise PayloadTooLarge(f"The body must be at most {limit_bytes} bytes.")
+        if message.get("more_body", False):
+            return b"".join([body, *[piece async for piece in self.stream_body(limit_bytes - len(body))]])
         self.watch()
         return body
 

@@ -59,10 +59,8 @@ class OperationIndex(Generic[T]):
         self._root: _Node[T] = _Node()
         static: dict[str, dict[str, T]] = {}
         for operation, value in entries:
-            if "{" in operation.path:
-                node = self._node(operation.path)
-                node.methods[operation.method] = value
-            else:
+            self._node(operation.path).methods[operation.method] = value
+            if "{" not in operation.path:
                 static.setdefault(operation.path, {})[operation.method] = value
         self._static = {path: Match(methods, {}, path) for path, methods in static.items()}
 
@@ -74,13 +72,14 @@ class OperationIndex(Generic[T]):
             raw_path: The path as received, still percent-encoded, without the query.
 
         Returns:
-            `None` when no path fits, when it is too long, or when a template value is empty, a dot segment, or holds
-            a slash, a backslash, `?`, `#`, a control character or bytes that are not UTF-8.
+            `None` when no path fits, when it is too long or not ASCII, or when a template value is empty, a dot
+            segment, a literal of the contract at this place, or holds a slash, a backslash, `?`, `#`, a control
+            character or bytes that are not UTF-8.
         """
         found = self._static.get(raw_path)
         if found is not None:
             return found
-        if len(raw_path) > MAX_PATH_CHARACTERS:
+        if len(raw_path) > MAX_PATH_CHARACTERS or not raw_path.isascii():
             return None
         segments = raw_path.split("/")
         hit = self._descend(self._root, segments, 0, [])
@@ -117,10 +116,11 @@ class OperationIndex(Generic[T]):
             hit = self._descend(child, segments, depth + 1, values)
             if hit is not None:
                 return hit
-        if node.template is None:
+        value = _decode(segment) if node.template is not None else None
+        # A value that spells the literal beside it, encoded or not, would be another path to whoever reads it next.
+        if node.template is None or value is None or value in node.children:
             return None
-        value = _decode(segment)
-        return None if value is None else self._descend(node.template, segments, depth + 1, [*values, value])
+        return self._descend(node.template, segments, depth + 1, [*values, value])
 
 
 def _decode(segment: str) -> str | None:

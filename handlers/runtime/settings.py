@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from handlers.runtime.exceptions import InvalidSettings
 
@@ -43,11 +43,15 @@ class Settings(BaseSettings):
     RELAY_KEY_FILE: Path | None = Field(default=None, description="File of hashed keys with their scopes.")
     RELAY_PUBLIC_URL: str = Field(default="", description="The relay's https address as clients see it.")
     RELAY_LOG_FORMAT: LogFormat = Field(default=LogFormat.JSON, description="`json` or `console`.")
-    RELAY_CONNECT_TIMEOUT_SECONDS: float = Field(default=10.0, gt=0, description="To connect to the upstream.")
-    RELAY_IDLE_TIMEOUT_SECONDS: float = Field(
-        default=600.0, gt=0, description="Without a byte from the upstream, also in mid-stream."
+    RELAY_CONNECT_TIMEOUT_SECONDS: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="To connect to the upstream."
     )
-    RELAY_TOTAL_TIMEOUT_SECONDS: float = Field(default=3600.0, gt=0, description="For one whole request.")
+    RELAY_IDLE_TIMEOUT_SECONDS: float = Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="Without a byte from the upstream, also in mid-stream."
+    )
+    RELAY_TOTAL_TIMEOUT_SECONDS: float = Field(
+        default=3600.0, gt=0, allow_inf_nan=False, description="For one whole request."
+    )
     RELAY_MAX_JSON_BYTES: int = Field(default=64 * 2**20, gt=0, description="Largest JSON body; it is read whole.")
     RELAY_MAX_UPLOAD_BYTES: int = Field(
         default=2 * 2**30, gt=0, description="Largest multipart or binary body; it is streamed."
@@ -56,14 +60,33 @@ class Settings(BaseSettings):
         default=30, gt=0, description="To finish running requests after SIGTERM."
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what the caller gives and nothing else: `read_settings` is where the environment comes in."""
+        return (init_settings,)
+
     @field_validator("OPENAI_BASE_URL", "RELAY_PUBLIC_URL")
     @classmethod
     def _absolute_url(cls, value: str) -> str:
         if not value:
             return value
-        parts = urlsplit(value)
+        wrong = "must be an absolute http or https URL without a query, such as https://api.openai.com/v1"
+        try:
+            parts = urlsplit(value)
+            _ = parts.port  # checked only when it is read
+        except ValueError:
+            raise ValueError(wrong) from None
+        if not value.isascii() or any(character.isspace() for character in value):
+            raise ValueError(wrong)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("must be an absolute http or https URL without a query, such as https://api.openai.com/v1")
+            raise ValueError(wrong)
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not hold credentials; use OPENAI_API_KEY")
         return value.rstrip("/")

@@ -121,10 +121,28 @@ class Upstream:
                     break
         finally:
             await response.aclose()
-        if len(body) > MAX_REFUSAL_BYTES or (self._secret and self._secret in body):
+        if len(body) > MAX_REFUSAL_BYTES or (self._secret and self._secret in _decoded(response, body)):
             raise UpstreamRepliedWithKey
         headers = [header for header in response_headers(response.headers.raw) if header[0] != b"content-length"]
         return Reply(response.status_code, headers, body)
+
+
+def _decoded(response: httpx.Response, body: bytes) -> bytes:
+    """
+    Undo the content coding of a refusal.
+
+    Raises:
+        UpstreamRepliedWithKey: It cannot be undone, so nobody knows what it says (502).
+    """
+    coding = response.headers.get("content-encoding", "identity").lower()
+    if coding == "identity":
+        return body
+    try:
+        if coding not in {"gzip", "deflate"}:
+            raise UpstreamRepliedWithKey
+        return httpx.Response(200, headers={"content-encoding": coding}, content=body).content
+    except httpx.DecodingError:
+        raise UpstreamRepliedWithKey from None
 
 
 async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:

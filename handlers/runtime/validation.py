@@ -267,6 +267,8 @@ def _violation(
         text = f"{subject} must only hold fields that the contract names"
     elif error.kind.name == "required":
         text = f"{subject} must hold {error.message.split(' is ')[0]}"
-    else:
+    elif error.message.startswith(_REDACTED):
         text = error.message.replace(_REDACTED, subject, 1)
+    else:  # a message that names something else than the value may repeat what the request held
+        text = f"{subject} does not fit its schema"
     return kind(f"{text[:1].upper()}{text[1:]}."[:500], param=param)

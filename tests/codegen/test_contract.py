@@ -15,6 +15,7 @@ from codegen.contract import (
     read_contract,
 )
 from codegen.exceptions import ContractError, InvalidContract, UnreadableDocument
+from codegen.publication import published_document
 from codegen.reader import Document
 from tests.support.documents import POLICY_SCHEMA, ROOT, document, operation
 
@@ -247,7 +248,7 @@ def test_the_published_document_leaves_internal_operations_and_their_tags_out() 
         tags=[{"name": "Things", "x-policy-mirrored": True}, {"name": "Inside"}],
     )
     before = deepcopy(source)
-    published = build(source).published_document()
+    published = published_document(build(source))
     assert published["paths"] == {"/v1/things": {"get": source["paths"]["/v1/things"]["get"]}}
     assert [tag["name"] for tag in published["tags"]] == ["Things"]
     assert source == before

@@ -1,15 +1,16 @@
 """Small documents in the form of the contract, and edited copies of the real one, for tests that break rules on purpose."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from codegen.contract import Contract, build_contract
+from codegen.contract import METHODS, Bucket, Contract, Exclusion, build_contract
 from codegen.reader import Document, read_yaml
 
 ROOT = Path(__file__).parents[2]
 POLICY_SCHEMA = read_yaml(ROOT / "spec" / "policy.schema.yaml")
+DECISION = ("x-policy-reason", "x-policy-wrapper", "x-policy-exclusion", "x-policy-review")
 REVIEWS = {"json_read": {"requirement": "Reads only.", "risk": "Names are seen.", "since": "2026-11-22"}}
 
 
@@ -74,3 +75,25 @@ def node_of(source: Document, operation_id: str) -> dict[str, Any]:
             if isinstance(node, dict) and node.get("operationId") == operation_id:
                 return node
     raise KeyError(operation_id)
+
+
+def nodes(document: Document) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every operation of a document with its place."""
+    for path, item in document["paths"].items():
+        for method, node in item.items():
+            if method in METHODS:
+                yield f"{method.upper()} {path}", node
+
+
+def first(contract: Contract, bucket: Bucket, exclusion: Exclusion | None = None) -> str:
+    """The first operationId with this verdict."""
+    return next(o.id for o in contract if o.bucket is bucket and (exclusion is None or o.exclusion is exclusion))
+
+
+def decide(document: Document, operation_id: str, **fields: object) -> dict[str, Any]:
+    """Give an operation another decision; the fields of the old one go away."""
+    node = node_of(document, operation_id)
+    for name in DECISION:
+        node.pop(name, None)
+    node.update({f"x-policy-{name}": value for name, value in fields.items()})
+    return node

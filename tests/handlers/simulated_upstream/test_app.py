@@ -7,7 +7,7 @@ import jsonschema_rs
 import orjson
 import pytest
 
-from codegen.contract import JSON, Contract, Exclusion, Operation
+from codegen.contract import JSON, MULTIPART, Contract, Exclusion, Operation
 from handlers.simulated_upstream import SimulatedUpstream
 
 from .asgi import Exchange
@@ -212,6 +212,19 @@ class TestFiles:
         reply = await client.post("/v1/files", content=body, headers={"content-type": content_type})
         assert reply.status_code == 400
 
+    @pytest.mark.parametrize(
+        "path,part,missing",
+        [
+            ("/v1/files", "file", "purpose"),
+            ("/v1/files", "purpose", "file"),
+            ("/v1/audio/translations", "file", "model"),
+        ],
+    )
+    async def test_a_missing_part_is_named(self, client: httpx.AsyncClient, path: str, part: str, missing: str) -> None:
+        """A multipart body without a part that the contract requires, also through `allOf`, is answered with 400."""
+        reply = await client.post(path, files={part: ("a.txt", b"a")})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, missing)
+
 
 class TestStreams:
     async def test_one_message_per_event_in_order(self, upstream: SimulatedUpstream) -> None:
@@ -302,4 +315,5 @@ async def _create(client: httpx.AsyncClient, creator: Operation, path: str) -> h
         if creator.id == "createChatCompletion":
             body = {**body, "store": True}
         return await client.post(path, json=body)
-    return await client.post(path, files={"file": ("a.txt", b"a")})
+    parts: dict[str, Any] = next(iter(content[MULTIPART].examples.values()), {}) if MULTIPART in content else {}
+    return await client.post(path, files=dict.fromkeys({"file": None, **parts}, ("a.txt", b"a")))

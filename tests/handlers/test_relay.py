@@ -1,0 +1,135 @@
+import inspect
+import re
+from typing import Any
+
+import orjson
+import pytest
+
+from codegen.contract import FULL, Operation, load_contract
+from codegen.publication import published_document
+from handlers import operator, relay
+from handlers.runtime.app import GENERATED
+from handlers.runtime.binding import snake_case
+from handlers.runtime.messages import Handler, Reply
+from handlers.runtime.validation import SchemaSource
+from tests.handlers.conftest import MakeRequest
+
+CONTRACT = load_contract(GENERATED, FULL)
+SCHEMAS = SchemaSource(CONTRACT)
+OWN = [operation for operation in CONTRACT if not operation.mirrored]
+MODULES = {"Relay": relay, "Operator": operator}
+(ASSET,) = CONTRACT.operations["retrieveDocsAsset"].parameters_in("path")
+ASSETS: list[str] = list(ASSET.schema["enum"])
+
+
+def function_of(operation: Operation) -> Handler:
+    """The handler of one of the relay's own operations."""
+    function = getattr(MODULES[operation.tag], snake_case(operation.id))
+    assert inspect.iscoroutinefunction(function)
+    return function
+
+
+def content_type(reply: Reply) -> str:
+    """The media type of a reply, without parameters."""
+    return dict(reply.headers)[b"content-type"].decode().split(";")[0]
+
+
+def requests_of(operation: Operation) -> list[dict[str, str]]:
+    """Path values with which the operation can be asked: all there are."""
+    return [{"asset": name} for name in ASSETS] if operation.parameters_in("path") else [{}]
+
+
+@pytest.mark.parametrize("operation", OWN, ids=lambda operation: operation.id)
+async def test_replies_are_what_the_contract_declares(request_of: MakeRequest, operation: Operation) -> None:
+    """Each of the relay's own operations answers its declared status and media type with a body that fits its schema."""
+    code, declared = operation.success
+    for path_params in requests_of(operation):
+        reply = await function_of(operation)(request_of(operation.id, path_params))
+        assert str(reply.status) == code
+        assert content_type(reply) in declared
+        media = declared[content_type(reply)]
+        assert isinstance(reply.body, bytes)
+        assert media.pointer is not None
+        body: Any = orjson.loads(reply.body) if content_type(reply) == "application/json" else reply.body.decode()
+        SCHEMAS.at(media.pointer).validate(body)
+
+
+@pytest.mark.parametrize("operation", OWN, ids=lambda operation: operation.id)
+async def test_replies_hold_no_credential(request_of: MakeRequest, operation: Operation) -> None:
+    """No operation of the relay shows the upstream's key, a relay key or a digest of one."""
+    for path_params in requests_of(operation):
+        request = request_of(operation.id, path_params)
+        reply = await function_of(operation)(request)
+        assert isinstance(reply.body, bytes)
+        settings = request.services.settings
+        for secret in (settings.OPENAI_API_KEY.get_secret_value(), settings.RELAY_KEY.get_secret_value()):
+            assert secret.encode() not in reply.body
+        assert all(key.digest.hex().encode() not in reply.body for key in request.services.keys.keys)
+
+
+async def test_health_says_which_contract_answers(request_of: MakeRequest) -> None:
+    """Both health operations name the contract's version."""
+    for operation_id in ("retrieveHealth", "retrieveCanonicalHealth"):
+        reply = await function_of(CONTRACT.operations[operation_id])(request_of(operation_id))
+        assert isinstance(reply.body, bytes)
+        assert orjson.loads(reply.body) == {"status": "ok", "version": CONTRACT.version}
+
+
+async def test_the_documents_are_the_published_ones(request_of: MakeRequest) -> None:
+    """`/openapi.json` is the contract without internal operations, byte for byte what was encoded at the start."""
+    request = request_of("retrieveContract")
+    reply = await relay.retrieve_contract(request)
+    assert reply.body == request.services.published[FULL]
+    assert isinstance(reply.body, bytes)
+    assert orjson.loads(reply.body) == published_document(CONTRACT)
+
+
+async def test_the_page_asks_for_assets_that_are_there(request_of: MakeRequest) -> None:
+    """Every script and style of the page is one of the operation's assets, and every asset is used by the page."""
+    reply = await relay.retrieve_docs(request_of("retrieveDocs"))
+    assert isinstance(reply.body, bytes)
+    wanted = re.findall(r'(?:src|href)="([^"]+)"', reply.body.decode())
+    assert {link for link in wanted if not link.startswith("data:")} == {f"/docs/{name}" for name in ASSETS}
+
+
+async def test_the_page_takes_nothing_from_elsewhere(request_of: MakeRequest) -> None:
+    """No address of another host stands in the page or its own files, and its policy forbids any."""
+    reply = await relay.retrieve_docs(request_of("retrieveDocs"))
+    headers = dict(reply.headers)
+    policy = dict(part.strip().split(" ", 1) for part in headers[b"content-security-policy"].decode().split(";"))
+    assert policy["default-src"] == "'none'"
+    sources = {source for name, value in policy.items() for source in value.split()}
+    assert sources <= {"'none'", "'self'", "'unsafe-inline'", "data:"}
+    assert "'unsafe-inline'" not in policy["script-src"]
+    assert policy["frame-ancestors"] == "'none'"
+    assert headers[b"referrer-policy"] == b"no-referrer"
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    own = [reply] + [
+        await relay.retrieve_docs_asset(request_of("retrieveDocsAsset", {"asset": name}))
+        for name in ASSETS
+        if not name.startswith("swagger-ui")
+    ]
+    for page in own:
+        assert isinstance(page.body, bytes)
+        assert not re.search(rb"https?://|[\"'(]//", page.body)
+
+
+async def test_the_page_shows_both_documents(request_of: MakeRequest) -> None:
+    """The page's script names the paths of both documents."""
+    reply = await relay.retrieve_docs_asset(request_of("retrieveDocsAsset", {"asset": "docs.js"}))
+    assert isinstance(reply.body, bytes)
+    for operation_id in ("retrieveContract", "retrieveActionsContract"):
+        assert f'"{CONTRACT.operations[operation_id].path}"'.encode() in reply.body
+
+
+@pytest.mark.parametrize("name", ASSETS)
+async def test_assets_may_be_kept_and_are_never_guessed(request_of: MakeRequest, name: str) -> None:
+    """Scripts and styles carry their type, forbid guessing it, and may be cached for a while."""
+    reply = await relay.retrieve_docs_asset(request_of("retrieveDocsAsset", {"asset": name}))
+    headers = dict(reply.headers)
+    assert (
+        headers[b"content-type"] == (b"text/css" if name.endswith(".css") else b"text/javascript") + b"; charset=utf-8"
+    )
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    assert headers[b"cache-control"].startswith(b"max-age=")
+    assert reply.body
