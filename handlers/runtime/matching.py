@@ -81,11 +81,20 @@ class OperationIndex(Generic[T]):
             return found
         if len(raw_path) > MAX_PATH_CHARACTERS or not raw_path.isascii():
             return None
-        segments = raw_path.split("/")
-        hit = self._descend(self._root, segments, 0, [])
-        if hit is None:
+        node = self._root
+        values: list[str] = []
+        for segment in raw_path.split("/"):
+            child = node.children.get(segment)
+            if child is None:
+                child = node.template
+                value = _decode(segment)
+                # A value that spells the literal beside it would be another path to whoever reads it next.
+                if child is None or value is None or value in node.children:
+                    return None
+                values.append(value)
+            node = child
+        if not node.methods:
             return None
-        node, values = hit
         remaining = iter(values)
         path = "/".join(
             quote(next(remaining), safe=_PLAIN_IN_SEGMENT) if literal is None else literal for literal in node.literals
@@ -104,23 +113,6 @@ class OperationIndex(Generic[T]):
         node.literals = tuple(None if segment.startswith("{") else segment for segment in segments)
         node.names = tuple(segment[1:-1] for segment in segments if segment.startswith("{"))
         return node
-
-    def _descend(
-        self, node: _Node[T], segments: list[str], depth: int, values: list[str]
-    ) -> tuple[_Node[T], list[str]] | None:
-        if depth == len(segments):
-            return (node, values) if node.methods else None
-        segment = segments[depth]
-        child = node.children.get(segment)
-        if child is not None:
-            hit = self._descend(child, segments, depth + 1, values)
-            if hit is not None:
-                return hit
-        value = _decode(segment) if node.template is not None else None
-        # A value that spells the literal beside it, encoded or not, would be another path to whoever reads it next.
-        if node.template is None or value is None or value in node.children:
-            return None
-        return self._descend(node.template, segments, depth + 1, [*values, value])
 
 
 def _decode(segment: str) -> str | None:
