@@ -19,13 +19,17 @@ class ErrorRule:
 
     Args:
         message: Used when the exception brings none.
+        headers: Beside those that the exception brings.
     """
 
     status: int
     type: str
     code: str
     message: str
+    headers: tuple[tuple[str, str], ...] = ()
 
+
+_CHALLENGE = (("WWW-Authenticate", "Bearer"),)  # RFC 9110 asks for it on every 401
 
 ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     exc.MissingKey: ErrorRule(
@@ -33,9 +37,14 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
         "relay_auth_error",
         "missing_key",
         "A relay key is required: send `Authorization: Bearer rk_…` or `X-Relay-Key`.",
+        _CHALLENGE,
     ),
     exc.InvalidKey: ErrorRule(
-        401, "relay_auth_error", "invalid_key", "The relay key is not valid; ask the relay's operator for another."
+        401,
+        "relay_auth_error",
+        "invalid_key",
+        "The relay key is not valid; ask the relay's operator for another.",
+        _CHALLENGE,
     ),
     exc.InsufficientScope: ErrorRule(
         403, "relay_auth_error", "insufficient_scope", "The relay key does not have a scope that opens this operation."
@@ -80,11 +89,11 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     exc.UpstreamProtocolError: ErrorRule(
         502, "relay_upstream_error", "upstream_protocol_error", "The upstream broke off its answer; try again later."
     ),
-    exc.UpstreamRepliedWithKey: ErrorRule(
+    exc.UpstreamErrorWithheld: ErrorRule(
         502,
         "relay_upstream_error",
-        "upstream_credentials_refused",
-        "The upstream refused the relay's own credentials; the relay's operator has to correct OPENAI_API_KEY.",
+        "upstream_error_withheld",
+        "The upstream's error could have shown the relay's credentials; its operator should check OPENAI_API_KEY.",
     ),
     exc.UpstreamTimeout: ErrorRule(
         504, "relay_upstream_error", "upstream_timeout", "The upstream did not answer in time; try again later."
@@ -114,7 +123,7 @@ def error_to_reply(error: Exception) -> Reply:
     }
     return Reply(
         status=rule.status,
-        headers=[(b"content-type", b"application/json"), *_encode(known.headers)],
+        headers=[(b"content-type", b"application/json"), *_encode((*rule.headers, *known.headers))],
         body=orjson.dumps(body),
     )
 

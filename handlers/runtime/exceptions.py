@@ -24,7 +24,7 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     ├── UpstreamError
     │   ├── UpstreamUnreachable     no connection
     │   ├── UpstreamProtocolError   it answered something that is not HTTP
-    │   ├── UpstreamRepliedWithKey  its error repeats our credentials
+    │   ├── UpstreamErrorWithheld   its error repeats our credentials, or may do so
     │   └── UpstreamTimeout         it kept silent
     └── InternalError               a defect of the relay
 
@@ -142,8 +142,8 @@ class UpstreamProtocolError(UpstreamError):
     """The upstream answered something that is not HTTP, or broke off before its headers."""
 
 
-class UpstreamRepliedWithKey(UpstreamError):
-    """The upstream's error repeats the relay's credentials."""
+class UpstreamErrorWithheld(UpstreamError):
+    """The upstream's error repeats the relay's credentials, or cannot be read to tell."""
 
 
 class UpstreamTimeout(UpstreamError):

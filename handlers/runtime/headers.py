@@ -23,6 +23,7 @@ REQUEST_HEADERS = frozenset(
         b"x-client-request-id",
     }
 )
+READABLE_CODINGS = frozenset({b"gzip", b"deflate", b"identity"})
 # Telemetry of the official SDKs; upstream reads the timeout and the retry count from it.
 REQUEST_HEADER_PREFIXES = (b"x-stainless-",)
 
@@ -53,9 +54,15 @@ RESPONSE_HEADER_PREFIXES = (b"x-ratelimit-",)
 
 
 def request_headers(received: Iterable[Header]) -> list[Header]:
-    """Keep what may travel from the client to the upstream."""
+    """
+    Keep what may travel from the client to the upstream.
+
+    `Accept-Encoding` is reduced to codings that the relay can read itself: it looks into errors for its own key.
+    """
     return [
-        (name, value) for name, value in received if name in REQUEST_HEADERS or name.startswith(REQUEST_HEADER_PREFIXES)
+        (name, _readable_codings(value) if name == b"accept-encoding" else value)
+        for name, value in received
+        if name in REQUEST_HEADERS or name.startswith(REQUEST_HEADER_PREFIXES)
     ]
 
 
@@ -73,3 +80,8 @@ def response_headers(received: Iterable[Header]) -> list[Header]:
         if listed or (name == b"location" and value.startswith(b"/v1/")):
             kept.append((name, value))
     return kept
+
+
+def _readable_codings(value: bytes) -> bytes:
+    kept = [item.strip() for item in value.split(b",") if item.split(b";")[0].strip().lower() in READABLE_CODINGS]
+    return b", ".join(kept) or b"identity"

@@ -60,6 +60,8 @@ class Server(uvicorn.Server):
                 lifespan="on",
                 access_log=False,  # the relay writes its own line
                 server_header=False,
+                # Longer than load balancers keep idle connections (60 s), so that none sends into a closing one.
+                timeout_keep_alive=75,
                 proxy_headers=False,
                 log_config=None,
                 timeout_graceful_shutdown=shutdown_timeout_seconds,

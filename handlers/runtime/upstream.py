@@ -6,6 +6,7 @@ decoding) are not wanted here and cost several times more CPU. Bodies pass throu
 """
 
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self, cast
 
@@ -13,19 +14,21 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from handlers.runtime.connection import ClientGone
 from handlers.runtime.exceptions import (
+    RelayError,
+    UpstreamErrorWithheld,
     UpstreamProtocolError,
-    UpstreamRepliedWithKey,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from handlers.runtime.headers import response_headers
+from handlers.runtime.headers import READABLE_CODINGS, response_headers
 from handlers.runtime.messages import Header, Reply
 from handlers.runtime.settings import Settings
 
 MIRRORED_PREFIX = "/v1"
-# Refusals of credentials are short; a longer 401 is not one.
-MAX_REFUSAL_BYTES = 64 * 1024
+# Errors are read whole before they go on, to see whether they repeat our key. Real ones have a few hundred bytes.
+MAX_ERROR_BYTES = 1024 * 1024
 
 
 class Upstream:
@@ -81,7 +84,7 @@ class Upstream:
         Raises:
             UpstreamUnreachable: No connection (502).
             UpstreamProtocolError: No valid HTTP answer (502).
-            UpstreamRepliedWithKey: Its refusal repeats the relay's key (502).
+            UpstreamErrorWithheld: Its error repeats the relay's key, or may do so (502).
             UpstreamTimeout: No connection, no headers or no byte in time (504).
         """
         url = f"{self._base_url}{path.removeprefix(MIRRORED_PREFIX)}"
@@ -102,7 +105,7 @@ class Upstream:
             response = await self._transport.handle_async_request(request)
         except (httpx.TransportError, aiohttp.ClientError, OSError) as error:
             raise _transport_error(error) from None
-        if response.status_code in {401, 403}:
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
             return await self._without_echoed_key(response)
         return Reply(
             status=response.status_code,
@@ -112,37 +115,37 @@ class Upstream:
         )
 
     async def _without_echoed_key(self, response: httpx.Response) -> Reply:
-        """Read a refusal whole; hold it back when it repeats our credentials."""
+        """Read an error whole; hold it back when it repeats our credentials."""
         body = b""
         try:
             async for piece in _pieces(response):
                 body += piece
-                if len(body) > MAX_REFUSAL_BYTES:
+                if len(body) > MAX_ERROR_BYTES:
                     break
         finally:
             await response.aclose()
-        if len(body) > MAX_REFUSAL_BYTES or (self._secret and self._secret in _decoded(response, body)):
-            raise UpstreamRepliedWithKey
+        if len(body) > MAX_ERROR_BYTES or (self._secret and self._secret in _decoded(response, body)):
+            raise UpstreamErrorWithheld
         headers = [header for header in response_headers(response.headers.raw) if header[0] != b"content-length"]
         return Reply(response.status_code, headers, body)
 
 
 def _decoded(response: httpx.Response, body: bytes) -> bytes:
     """
-    Undo the content coding of a refusal.
+    Undo the content coding of an error.
 
     Raises:
-        UpstreamRepliedWithKey: It cannot be undone, so nobody knows what it says (502).
+        UpstreamErrorWithheld: It cannot be undone, so nobody knows what it says (502).
     """
     coding = response.headers.get("content-encoding", "identity").lower()
     if coding == "identity":
         return body
     try:
-        if coding not in {"gzip", "deflate"}:
-            raise UpstreamRepliedWithKey
+        if coding.encode() not in READABLE_CODINGS:
+            raise UpstreamErrorWithheld
         return httpx.Response(200, headers={"content-encoding": coding}, content=body).content
     except httpx.DecodingError:
-        raise UpstreamRepliedWithKey from None
+        raise UpstreamErrorWithheld from None
 
 
 async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -157,6 +160,12 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
 def _transport_error(error: Exception) -> Exception:
     # The transport maps a broken connection and a late answer to overlapping httpx types; aiohttp's own are exact.
     cause = error.__cause__ or error
+    # What stopped the client's body while it was being sent comes back wrapped.
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        if isinstance(wrapped, (RelayError, ClientGone)):
+            return wrapped
+        wrapped = wrapped.__cause__
     if isinstance(cause, (aiohttp.ServerTimeoutError, TimeoutError)):
         return UpstreamTimeout()
     if isinstance(cause, aiohttp.ClientConnectorError):

@@ -123,6 +123,8 @@ class RequestValidator:
         present = False
         for name, value in headers:
             if name == b"content-type":
+                if content_type:
+                    raise UnsupportedMediaType("`Content-Type` must stand there once.")
                 content_type = value
             elif name == b"content-length":
                 present = present or value != b"0"
@@ -142,6 +144,8 @@ class RequestValidator:
         if media_type not in self._body.content:
             allowed = ", ".join(f"`{name}`" for name in self._body.content)
             raise UnsupportedMediaType(f"`Content-Type` must be one of {allowed}.")
+        if media_type == JSON and _charset(content_type) not in {"", "utf-8", "us-ascii"}:
+            raise UnsupportedMediaType("`charset` must be `utf-8` or absent: JSON is always read as UTF-8.")
         if encoding.lower() not in {b"", b"identity"}:
             raise UnsupportedMediaType("`Content-Encoding` must be `identity` or absent.")
         if media_type.startswith("multipart/") and b"boundary=" not in content_type:
@@ -248,6 +252,11 @@ def _parse_query(query: bytes) -> list[tuple[str, str]]:
 
 def _essence(content_type: bytes) -> str:
     return content_type.split(b";", 1)[0].strip().lower().decode("latin-1")
+
+
+def _charset(content_type: bytes) -> str:
+    found = re.search(rb";\s*charset\s*=\s*\"?([^\";\s]*)", content_type, re.IGNORECASE)
+    return found[1].decode("latin-1").lower().replace("utf8", "utf-8") if found else ""
 
 
 def _violation(

@@ -117,8 +117,8 @@ class Connection:
         if fault.silent:
             await _for_ever()
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
         self._record.status = reply.status
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
         left = _first_limit(fault)
         if left is None and isinstance(reply.pieces, tuple) and len(reply.pieces) == 1:
             self._reply_ended = True
@@ -134,6 +134,7 @@ class Connection:
                 left -= len(piece)
             if piece:
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                await asyncio.sleep(0)  # sending to a client that has left never waits, so the watcher needs a turn
             if left == 0:
                 break
         if left is not None:

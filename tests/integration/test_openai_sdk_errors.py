@@ -105,7 +105,7 @@ async def test_a_refusal_of_the_relays_own_key_does_not_show_it(sdk: AsyncOpenAI
     upstream.faults.add(Fault(operation_id="listModels", echo_credentials=True))
     with pytest.raises(openai.InternalServerError) as raised:
         await sdk.models.list()
-    assert (raised.value.status_code, raised.value.code) == (502, "upstream_credentials_refused")
+    assert (raised.value.status_code, raised.value.code) == (502, "upstream_error_withheld")
     assert UPSTREAM_KEY not in raised.value.response.text
 
 

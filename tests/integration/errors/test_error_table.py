@@ -1,0 +1,222 @@
+"""Every row of the error table is what a real request gets, in the envelope of the contract."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from codegen.contract import FULL, load_contract
+from handlers.runtime import exceptions as exc
+from handlers.runtime.app import GENERATED
+from handlers.runtime.errors import ERROR_TABLE
+from handlers.simulated_upstream import SimulatedUpstream
+from handlers.simulated_upstream.faults import Fault
+from tests.integration.errors.conftest import MAX_JSON_BYTES, StrictRelay
+from tests.support.bad_days import DEFECTIVE_PATH, Script, ScriptedUpstream
+from tests.support.key_files import MadeKey
+from tests.support.raw_http import RawConnection, RawReply
+from tests.support.relay_errors import MARK, MARKED_HEADERS, assert_relay_error
+
+pytestmark = pytest.mark.integration
+
+QUERY = {MARK: MARK}
+RESPONSE = {"model": MARK, "input": MARK}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Everything that a request can fail at."""
+
+    strict: httpx.Client
+    impatient: httpx.Client
+    unlucky: httpx.Client
+    assistant: MadeKey
+    upstream: SimulatedUpstream
+    scripted: ScriptedUpstream
+
+    @property
+    def upstream_calls(self) -> int:
+        """How many requests reached one of the two upstreams."""
+        return self.upstream.recorder.count + len(self.scripted.heads)
+
+
+@pytest.fixture
+def stage(
+    strict: httpx.Client,
+    impatient: httpx.Client,
+    unlucky: httpx.Client,
+    strict_relay: StrictRelay,
+    upstream: SimulatedUpstream,
+    scripted: ScriptedUpstream,
+) -> Stage:
+    """Relays, upstreams and keys."""
+    scripted.play(Script())
+    return Stage(strict, impatient, unlucky, strict_relay.assistant, upstream, scripted)
+
+
+def missing_key(stage: Stage) -> httpx.Response:
+    """No credentials."""
+    return httpx.get(f"{stage.strict.base_url}/v1/models", headers=MARKED_HEADERS, params=QUERY)
+
+
+def invalid_key(stage: Stage) -> httpx.Response:
+    """A key that nobody made."""
+    return stage.strict.get("/v1/models", headers={"Authorization": f"Bearer rk_{MARK}"}, params=QUERY)
+
+
+def insufficient_scope(stage: Stage) -> httpx.Response:
+    """An assistant's key on an operation for SDK clients."""
+    return stage.strict.get("/v1/batches", headers=stage.assistant.headers, params=QUERY)
+
+
+def unknown_operation(stage: Stage) -> httpx.Response:
+    """A path that the contract does not have."""
+    return stage.strict.get(f"/v1/{MARK}", params=QUERY)
+
+
+def method_not_allowed(stage: Stage) -> httpx.Response:
+    """A method that the path does not have."""
+    return stage.strict.patch("/v1/models", params=QUERY)
+
+
+def operation_unsupported(stage: Stage) -> httpx.Response:
+    """An operation that the contract refuses."""
+    return stage.strict.get("/v1/organization/users", params=QUERY)
+
+
+def streaming_not_allowed(stage: Stage) -> httpx.Response:
+    """A stream for an assistant."""
+    body = {**RESPONSE, "stream": True}
+    return stage.strict.post("/v1/responses", headers=stage.assistant.headers, json=body, params=QUERY)
+
+
+def malformed_request(stage: Stage) -> RawReply:
+    """A control character in the request line."""
+    with RawConnection(str(stage.strict.base_url)) as connection:
+        return connection.exchange("GET", f"/v1/files/{MARK}\x01", MARKED_HEADERS.items())
+
+
+def invalid_parameter(stage: Stage) -> httpx.Response:
+    """A query parameter of the wrong type."""
+    return stage.strict.get("/v1/files", params={**QUERY, "limit": MARK})
+
+
+def missing_body(stage: Stage) -> httpx.Response:
+    """No body where one is needed."""
+    return stage.strict.post("/v1/responses", params=QUERY)
+
+
+def malformed_json(stage: Stage) -> httpx.Response:
+    """Half a body."""
+    return send_json(stage.strict, f'{{"model": "{MARK}", "{MARK}"')
+
+
+def duplicate_key(stage: Stage) -> httpx.Response:
+    """One name twice."""
+    return send_json(stage.strict, f'{{"model": "{MARK}", "{MARK}": 1, "{MARK}": 2}}')
+
+
+def invalid_body(stage: Stage) -> httpx.Response:
+    """A body against the schema."""
+    return stage.strict.post("/v1/responses", json={"model": {MARK: MARK}, MARK: MARK}, params=QUERY)
+
+
+def payload_too_large(stage: Stage) -> httpx.Response:
+    """A body beyond the limit."""
+    return stage.strict.post("/v1/responses", json={**RESPONSE, "input": MARK * MAX_JSON_BYTES}, params=QUERY)
+
+
+def unsupported_media_type(stage: Stage) -> httpx.Response:
+    """Text where JSON is needed."""
+    return stage.strict.post("/v1/responses", content=MARK, headers={"Content-Type": f"text/{MARK}"}, params=QUERY)
+
+
+def unsupported_expectation(stage: Stage) -> httpx.Response:
+    """An expectation that HTTP does not know."""
+    return stage.strict.post("/v1/responses", json=RESPONSE, headers={"Expect": MARK}, params=QUERY)
+
+
+def upstream_unreachable(stage: Stage) -> httpx.Response:
+    """An upstream that refuses the connection."""
+    return stage.unlucky.post("/v1/responses", json=RESPONSE, params=QUERY)
+
+
+def upstream_protocol_error(stage: Stage) -> httpx.Response:
+    """An upstream that closes the connection instead of answering."""
+    return stage.impatient.post("/v1/responses", json=RESPONSE, params=QUERY)
+
+
+def upstream_replied_with_key(stage: Stage) -> httpx.Response:
+    """An upstream whose refusal repeats the relay's key."""
+    stage.upstream.faults.add(Fault(echo_credentials=True))
+    return stage.strict.post("/v1/responses", json=RESPONSE, params=QUERY)
+
+
+def upstream_timeout(stage: Stage) -> httpx.Response:
+    """An upstream that keeps silent."""
+    stage.scripted.play(Script(then_wait=True))
+    return stage.impatient.post("/v1/responses", json=RESPONSE, params=QUERY)
+
+
+def internal_error(stage: Stage) -> httpx.Response:
+    """A defect of the relay."""
+    return stage.unlucky.get(DEFECTIVE_PATH, params=QUERY)
+
+
+def send_json(client: httpx.Client, text: str) -> httpx.Response:
+    """Send text as a JSON body."""
+    headers = {"Content-Type": "application/json"}
+    return client.post("/v1/responses", content=text, headers=headers, params=QUERY)
+
+
+SCENARIOS: dict[type[exc.RelayError], Callable[[Stage], httpx.Response | RawReply]] = {
+    exc.MissingKey: missing_key,
+    exc.InvalidKey: invalid_key,
+    exc.InsufficientScope: insufficient_scope,
+    exc.UnknownOperation: unknown_operation,
+    exc.MethodNotAllowed: method_not_allowed,
+    exc.OperationUnsupported: operation_unsupported,
+    exc.StreamingNotAllowed: streaming_not_allowed,
+    exc.MalformedRequest: malformed_request,
+    exc.InvalidParameter: invalid_parameter,
+    exc.MissingBody: missing_body,
+    exc.MalformedJson: malformed_json,
+    exc.DuplicateKey: duplicate_key,
+    exc.InvalidBody: invalid_body,
+    exc.PayloadTooLarge: payload_too_large,
+    exc.UnsupportedMediaType: unsupported_media_type,
+    exc.UnsupportedExpectation: unsupported_expectation,
+    exc.UpstreamUnreachable: upstream_unreachable,
+    exc.UpstreamProtocolError: upstream_protocol_error,
+    exc.UpstreamErrorWithheld: upstream_replied_with_key,
+    exc.UpstreamTimeout: upstream_timeout,
+    exc.InternalError: internal_error,
+}
+REACH_THE_UPSTREAM = {exc.UpstreamProtocolError, exc.UpstreamErrorWithheld, exc.UpstreamTimeout}
+
+
+@pytest.mark.parametrize("error", ERROR_TABLE, ids=lambda error: error.__name__)
+def test_every_row_of_the_table_is_what_a_real_request_gets(error: type[exc.RelayError], stage: Stage) -> None:
+    """Status, type and code are those of the row, the envelope is the contract's, the request is not repeated."""
+    assert_relay_error(SCENARIOS[error](stage), error)
+    assert stage.upstream_calls == (1 if error in REACH_THE_UPSTREAM else 0)
+
+
+def test_the_table_and_the_contract_list_the_same_types_and_codes() -> None:
+    """The enums of `RelayErrorEnvelope` are exactly what the table can produce."""
+    document = load_contract(GENERATED, FULL).document
+    fields = document["components"]["schemas"]["RelayErrorEnvelope"]["properties"]["error"]["properties"]
+    assert set(fields["type"]["enum"]) == {rule.type for rule in ERROR_TABLE.values()}
+    assert set(fields["code"]["enum"]) == {rule.code for rule in ERROR_TABLE.values()}
+
+
+def test_every_error_that_can_be_raised_has_a_row() -> None:
+    """Each most specific `RelayError` stands in the table, and no code stands for two of them."""
+
+    def leaves(kind: type[exc.RelayError]) -> set[type[exc.RelayError]]:
+        children = kind.__subclasses__()
+        return {kind} if not children else set().union(*(leaves(child) for child in children))
+
+    assert leaves(exc.RelayError) == set(ERROR_TABLE)
+    assert len({rule.code for rule in ERROR_TABLE.values()}) == len(ERROR_TABLE)
