@@ -5,6 +5,7 @@ Nothing leaves the machine and no key of the environment is used.
 """
 
 import json
+import logging
 import secrets
 import sys
 
@@ -39,7 +40,7 @@ async def run_demo(console: Console, port: int | None, *, keep: bool) -> None:
     Raises:
         StartupError: The port is taken.
     """
-    configure_logging(LogFormat.CONSOLE)
+    configure_logging(LogFormat.CONSOLE, logging.WARNING)  # one line a request would cut the tour to pieces
     simulated = SimulatedUpstream(load_contract(GENERATED, FULL), event_interval_seconds=EVENT_INTERVAL_SECONDS)
     upstream = Server(simulated, HOST, 0, signals=False)
     upstream_url = upstream.bind()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
@@ -72,9 +73,22 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the process's signals, or leave them to another server."""
-        with super().capture_signals() if self._signals else contextlib.nullcontext():
+        """
+        Let SIGINT and SIGTERM end the server, or leave them to another one.
+
+        uvicorn's own way raises the signal again after the end, which shows a traceback for a plain Ctrl-C.
+        """
+        if not self._signals:
             yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
 
     def bind(self) -> str:
         """

@@ -11,12 +11,13 @@ from handlers.runtime.settings import LogFormat
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
-def configure_logging(log_format: LogFormat) -> None:
+def configure_logging(log_format: LogFormat, level: int = logging.INFO) -> None:
     """
     Send the relay's and the server's log lines to standard error.
 
     Args:
         log_format: `json` for machines, `console` for people.
+        level: Of the relay's own lines; the server's are shown from warnings on.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
@@ -31,7 +32,7 @@ def configure_logging(log_format: LogFormat) -> None:
     )
     structlog.configure(
         processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

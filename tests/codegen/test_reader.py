@@ -38,7 +38,7 @@ def test_dates_stay_text(file: Path) -> None:
     ],
 )
 def test_a_key_that_stands_twice_is_refused_with_its_line(file: Path, text: str, line: int, key: str) -> None:
-    """A repeated key, at any depth and in any notation, stops the reader, which names the file, the line and the key."""
+    """A repeated key, at any depth and in any notation, stops the reader, which names file, line and key."""
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UnreadableDocument, match=rf"document\.yaml: line {line}: the key `{key}` stands twice"):
         read_yaml(file)

@@ -24,7 +24,7 @@ ASSETS: list[str] = list(ASSET.schema["enum"])
 
 def function_of(operation: Operation) -> Handler:
     """The handler of one of the relay's own operations."""
-    function = getattr(MODULES[operation.tag], snake_case(operation.id))
+    function: Handler = getattr(MODULES[operation.tag], snake_case(operation.id))
     assert inspect.iscoroutinefunction(function)
     return function
 
@@ -41,7 +41,7 @@ def requests_of(operation: Operation) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("operation", OWN, ids=lambda operation: operation.id)
 async def test_replies_are_what_the_contract_declares(request_of: MakeRequest, operation: Operation) -> None:
-    """Each of the relay's own operations answers its declared status and media type with a body that fits its schema."""
+    """Each of the relay's own operations answers its declared status and media type, and its body fits its schema."""
     code, declared = operation.success
     for path_params in requests_of(operation):
         reply = await function_of(operation)(request_of(operation.id, path_params))

@@ -1,4 +1,4 @@
-"""Small documents in the form of the contract, and edited copies of the real one, for tests that break rules on purpose."""
+"""Small documents in the form of the contract, and edited copies of the real one, for tests that break rules."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy

@@ -8,6 +8,7 @@ from handlers.runtime.app import GENERATED, create_app, create_services
 from handlers.runtime.services import Services
 from handlers.runtime.settings import Settings
 from tests.handlers.runtime.asgi import UpstreamDouble
+from tests.handlers.runtime.transports import Transport
 
 RELAY_KEY = "rk_made-up-0123456789abcdef"
 
@@ -46,3 +47,11 @@ def fresh_upstream(upstream_double: UpstreamDouble) -> UpstreamDouble:
     upstream_double.requests.clear()
     upstream_double.bodies.clear()
     return upstream_double
+
+
+@pytest.fixture
+def transport(monkeypatch: pytest.MonkeyPatch) -> Transport:
+    """The transport that the next `Upstream` is given."""
+    made = Transport()
+    monkeypatch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda client: made)
+    return made

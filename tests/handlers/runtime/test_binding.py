@@ -188,7 +188,7 @@ def operations(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_a_function_that_is_not_a_coroutine_does_not_count(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something that happens to have the right name, on an own or a mirrored operation, is a problem and not a handler."""
+    """What only happens to have the right name, on an own or a mirrored operation, is a problem and no handler."""
     monkeypatch.setattr(relay, "retrieve_health", lambda request: None)
     monkeypatch.setattr(responses, "create_response", "not a function", raising=False)
     with pytest.raises(UnboundOperations) as caught:

@@ -44,7 +44,8 @@ def test_a_refusal_becomes_its_own_status_and_openais_envelope(kind: type[RelayE
     assert isinstance(reply.body, bytes)
     body = orjson.loads(reply.body)
     assert reply.status == rule.status
-    assert reply.headers == [(b"content-type", b"application/json")]
+    challenge = [(b"www-authenticate", b"Bearer")] if rule.status == 401 else []
+    assert reply.headers == [(b"content-type", b"application/json"), *challenge]
     assert body == {"error": {"message": rule.message, "type": rule.type, "param": None, "code": rule.code}}
     schema = {**contract.document, "$ref": "#/components/schemas/RelayErrorEnvelope"}
     jsonschema_rs.Draft202012Validator(schema).validate(body)

@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 import orjson
@@ -7,7 +6,7 @@ import pytest
 
 from codegen.contract import FULL, JSON, Operation, build_contract, load_contract
 from handlers.runtime.app import GENERATED
-from handlers.runtime.exceptions import ContractViolation, DuplicateKey, InvalidBody, MalformedJson, MissingBody
+from handlers.runtime.exceptions import DuplicateKey, InvalidBody, MalformedJson, MissingBody
 from handlers.runtime.validation import RequestValidator, SchemaSource
 from tests.support.documents import document, operation
 
@@ -146,7 +145,7 @@ def test_a_name_that_stands_twice_is_refused(raw: bytes) -> None:
     ],
 )
 def test_a_violation_names_the_place_and_repeats_nothing(body: object, param: str | None, text: str) -> None:
-    """The message says which field of the contract is at fault and what is allowed, and holds nothing of the request."""
+    """The message says which field of the contract is at fault and what is allowed, and nothing of the request."""
     with pytest.raises(InvalidBody) as caught:
         validator().parse_json(orjson.dumps(body))
     message = caught.value.message
@@ -175,46 +174,3 @@ def test_unknown_fields_pass_on_mirrored_operations() -> None:
         if found.mirrored:
             RequestValidator(found, SCHEMAS).parse_json(orjson.dumps(with_unknown_fields(value)))
             assert name
-
-
-def poisoned(value: Any, poison: object) -> Iterator[Any]:
-    """Copies of a value in which one place each holds something recognisable, plus one more recognisable name."""
-    places: list[tuple[Any, ...]] = []
-
-    def visit(node: Any, trail: tuple[Any, ...]) -> None:
-        for key in list(node) if isinstance(node, dict) else range(len(node)):
-            places.append((*trail, key))
-            if isinstance(node[key], (dict, list)):
-                visit(node[key], (*trail, key))
-
-    visit(value, ())
-    yield poison
-    for *trail, last in places:
-        copy = deepcopy(value)
-        node = copy
-        for part in trail:
-            node = node[part]
-        node[last] = poison
-        yield copy
-
-
-@pytest.mark.parametrize(
-    "poison",
-    [CANARY, NUMBER, [CANARY], {CANARY: CANARY}, [{CANARY: NUMBER}], CANARY * 5000, NUMBER + 0.5],
-    ids=lambda p: repr(p)[:20],
-)
-def test_no_refusal_of_any_operation_repeats_the_request(poison: object) -> None:
-    """Whatever stands wherever in the body of whichever operation: message and `param` hold none of it."""
-    refused = 0
-    for found, _, value in examples():
-        checks = RequestValidator(found, SCHEMAS)
-        for body in poisoned(value, poison):
-            try:
-                checks.parse_json(orjson.dumps(body))
-            except ContractViolation as error:
-                refused += 1
-                told = f"{error.message} {error.param}"
-                assert CANARY not in told, (found.id, told)
-                assert str(NUMBER) not in told, (found.id, told)
-                assert len(told) < 1000, found.id
-    assert refused > 0
