@@ -111,7 +111,9 @@ async def _tour(console: Console, simulated: SimulatedUpstream, url: str, key: s
             refusal = await client.request(method, path, json=body)
             error = refusal.json()["error"]
             console.print(
-                f"   {method} {path}: {refusal.status_code} {error['code']}: {error['message']}", markup=False
+                f"   {method} {path}: {refusal.status_code} {error['code']}: {error['message']}",
+                markup=False,
+                soft_wrap=True,
             )
         console.print(f"   requests that reached the upstream meanwhile: {simulated.recorder.count - before}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 from connexion import AsyncApp
+from structlog.testing import capture_logs
 
 from codegen.contract import ACTIONS, FULL, Contract, Operation, load_contract
 from codegen.exceptions import ContractError
@@ -183,7 +184,9 @@ async def test_a_defect_is_a_500_that_tells_nothing(app: AsyncApp, monkeypatch: 
         raise ZeroDivisionError("a secret detail")
 
     monkeypatch.setattr(relay, "_document", broken)
-    answer = await ask(app, "GET", "/openapi.json")
+    with capture_logs() as lines:
+        answer = await ask(app, "GET", "/openapi.json")
+    assert [line["event"] for line in lines] == ["defect", "request"]
     assert (answer.status, answer.code) == (500, "internal_error")
     assert b"secret detail" not in answer.body
 
