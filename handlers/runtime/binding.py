@@ -64,7 +64,7 @@ def bind_functions(contract: Contract) -> Mapping[str, Handler]:
     """
     functions: dict[str, Handler] = {}
     problems: list[str] = []
-    modules = {tag: _import_module(f"{_HANDLERS}.{snake_case(tag)}") for tag in {o.tag for o in contract}}
+    modules = {tag: _import_module(f"{_HANDLERS}.{snake_case(tag)}") for tag in contract.tags}
     claimed: set[tuple[str, str]] = set()
     for operation in contract:
         module = modules[operation.tag]

@@ -5,6 +5,7 @@ httpx types over the aiohttp transport, which is called directly: the httpx clie
 decoding) are not wanted here and cost several times more CPU. Bodies pass through undecoded, pieces as they come.
 """
 
+import zlib
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from types import TracebackType
@@ -138,14 +139,18 @@ def _decoded(response: httpx.Response, body: bytes) -> bytes:
         UpstreamErrorWithheld: It cannot be undone, so nobody knows what it says (502).
     """
     coding = response.headers.get("content-encoding", "identity").lower()
-    if coding == "identity":
+    if coding == "identity" or not body:
         return body
+    if coding.encode() not in READABLE_CODINGS:
+        raise UpstreamErrorWithheld
     try:
-        if coding.encode() not in READABLE_CODINGS:
-            raise UpstreamErrorWithheld
-        return httpx.Response(200, headers={"content-encoding": coding}, content=body).content
-    except httpx.DecodingError:
+        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and deflate apart by itself
+        decoded = decoder.decompress(body, MAX_ERROR_BYTES)
+    except zlib.error:
         raise UpstreamErrorWithheld from None
+    if not decoder.eof:  # cut short, or it unfolds into more than an error may have
+        raise UpstreamErrorWithheld
+    return decoded
 
 
 async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
