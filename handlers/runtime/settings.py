@@ -9,8 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from handlers.runtime.exceptions import InvalidSettings
 
@@ -24,12 +23,12 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """
     Everything that can be set from outside. The README's table lists the same names; a test compares both.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", case_sensitive=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     OPENAI_API_KEY: SecretStr = Field(default=SecretStr(""), description="Upstream key; only the relay ever holds it.")
     OPENAI_BASE_URL: str = Field(default="https://api.openai.com/v1", description="Upstream service, up to `/v1`.")
@@ -59,18 +58,6 @@ class Settings(BaseSettings):
     RELAY_SHUTDOWN_TIMEOUT_SECONDS: int = Field(
         default=30, gt=0, description="To finish running requests after SIGTERM."
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what the caller gives and nothing else: `read_settings` is where the environment comes in."""
-        return (init_settings,)
 
     @field_validator("OPENAI_BASE_URL", "RELAY_PUBLIC_URL")
     @classmethod

@@ -5,11 +5,15 @@ httpx types over the aiohttp transport, which is called directly: the httpx clie
 decoding) are not wanted here and cost several times more CPU. Bodies pass through undecoded, pieces as they come.
 """
 
+import errno
+import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import aiohttp
 import httpx
@@ -51,7 +55,10 @@ class Upstream:
         }
         self._secret = settings.OPENAI_API_KEY.get_secret_value().encode()
         self._own_headers = _credentials(settings)
-        self._transport = AiohttpTransport(client=_new_session)
+        tls = httpx.create_ssl_context()
+        self._transport = AiohttpTransport(
+            verify=tls, client=partial(_new_session, tls, settings.RELAY_IDLE_TIMEOUT_SECONDS)
+        )
         self.calls = 0
 
     async def __aenter__(self) -> Self:
@@ -171,7 +178,7 @@ def _transport_error(error: Exception) -> Exception:
         if isinstance(wrapped, (RelayError, ClientGone)):
             return wrapped
         wrapped = wrapped.__cause__
-    if isinstance(cause, (aiohttp.ServerTimeoutError, TimeoutError)):
+    if isinstance(cause, (aiohttp.ServerTimeoutError, TimeoutError)) or getattr(cause, "errno", 0) == errno.ETIMEDOUT:
         return UpstreamTimeout()
     if isinstance(cause, aiohttp.ClientConnectorError):
         return UpstreamUnreachable()
@@ -190,10 +197,18 @@ def _credentials(settings: Settings) -> list[Header]:
     return own
 
 
-def _new_session() -> aiohttp.ClientSession:
+def _new_session(tls: ssl.SSLContext, idle_timeout_seconds: float) -> aiohttp.ClientSession:
+    def open_socket(address: tuple[int, int, int, str, tuple[Any, ...]]) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        opened = socket.socket(family, kind, protocol)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # aiohttp's read timeout starts when a body has been sent; an upstream that stops reading is the kernel's.
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(idle_timeout_seconds * 1000))
+        return opened
+
     return aiohttp.ClientSession(
         # No limit here: a queue in front of the upstream would hold requests back without telling anybody.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=tls, socket_factory=open_socket),
         cookie_jar=aiohttp.DummyCookieJar(),  # upstream's cookies must not travel from one client to another
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         trust_env=False,

@@ -84,7 +84,7 @@ def test_a_query_means_the_same_upstream(query: str) -> None:
     """Whatever a client may write into a query, the upstream reads the same names and values in the same order."""
     transport = Transport()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda client: transport)
+        patch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda verify, client: transport)
         asyncio.run(upstream().send("GET", "/v1/files", query=query.encode(), headers=[]))
     sent = transport.requests[0].url.query.decode()
     assert parse_qsl(sent, keep_blank_values=True) == parse_qsl(query, keep_blank_values=True)
@@ -97,7 +97,7 @@ def test_an_encoded_path_stays_as_it_is(value: str) -> None:
     encoded = quote(value.encode("utf-8", "surrogatepass"), safe="!$&'()*+,;=:@-._~")
     transport = Transport()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda client: transport)
+        patch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda verify, client: transport)
         asyncio.run(upstream().send("GET", f"/v1/models/{encoded}", headers=[]))
     assert transport.requests[0].url.raw_path.decode() == f"/v1/models/{encoded}"
 
