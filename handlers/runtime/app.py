@@ -21,13 +21,12 @@ from codegen.reader import Document
 from handlers.runtime.access import load_key_ring
 from handlers.runtime.binding import (
     BindingSpecification,
-    BoundOperations,
-    ContractRouter,
     FunctionResolver,
     bind_functions,
     binding_view,
 )
 from handlers.runtime.edge import Edge
+from handlers.runtime.pipeline import BoundOperations, ContractRouter
 from handlers.runtime.services import Services
 from handlers.runtime.settings import Settings
 from handlers.runtime.upstream import Upstream

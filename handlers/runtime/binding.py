@@ -1,46 +1,31 @@
 """
-Binds every operation of the contract to a function through Connexion, and runs one request through it.
+Binds every operation of the contract to a function, in the form in which Connexion can load it.
 
 Connexion 3.3 refuses OpenAPI 3.1, so it is given a view of the contract in the form of 3.0.3: paths, operationIds,
 parameters, security and names of media types, without body schemas. Bodies are validated against the contract itself.
+
+Not for: running a request (`handlers.runtime.pipeline`).
 """
 
-import asyncio
 import importlib
 import inspect
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from types import ModuleType
 from typing import Any
 
 import jsonschema_rs
-from connexion.middleware.abstract import ROUTING_CONTEXT, RoutedAPI, RoutedMiddleware, SpecMiddleware
 from connexion.operations import AbstractOperation
 from connexion.resolver import Resolution, Resolver
-from connexion.spec import OpenAPISpecification, Specification
-from starlette.types import ASGIApp, Receive, Scope, Send
+from connexion.spec import OpenAPISpecification
 
-from codegen.contract import JSON, METHODS, Contract, Operation
-from handlers.runtime.access import authorise, authorise_streaming
-from handlers.runtime.connection import Connection
+from codegen.contract import Contract
 from handlers.runtime.exceptions import (
-    InvalidParameter,
-    MethodNotAllowed,
-    PayloadTooLarge,
     UnboundOperations,
-    UnknownOperation,
-    UpstreamTimeout,
 )
 from handlers.runtime.forwarder import forward
-from handlers.runtime.matching import Match, OperationIndex
-from handlers.runtime.messages import Handler, Header, Reply, Request
-from handlers.runtime.services import Services
-from handlers.runtime.validation import RequestValidator, SchemaSource
+from handlers.runtime.messages import Handler
 
-CONNECTION = "relay.connection"
-MATCH = "relay.match"
 _HANDLERS = "handlers"
 _CONNEXION_PATH_TYPES = {"type": "string"}
 
@@ -145,162 +130,6 @@ class FunctionResolver(Resolver):
         return Resolution(self._functions[operation.operation_id], operation.operation_id)
 
 
-class ContractRouter(SpecMiddleware):
-    """
-    Finds the operation of a request through the index and leaves it in the scope for Connexion.
-
-    Takes the place of Connexion's routing middleware, which tries one pattern after the other.
-    """
-
-    def __init__(self, app: ASGIApp, contract: Contract) -> None:
-        self.app = app
-        self._index = OperationIndex((operation, operation) for operation in contract)
-        self._base_path = ""
-
-    def add_api(self, specification: Specification, *, base_path: str | None = None, **_: Any) -> None:
-        """Learn under which base path Connexion keeps the operations."""
-        self._base_path = base_path if base_path is not None else specification.base_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """
-        Match and pass on.
-
-        Raises:
-            UnknownOperation: No path fits (404).
-            MethodNotAllowed: The path has other methods; they stand in `Allow` (405).
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        match = self._index.match(scope["raw_path"].decode("latin-1"))
-        if match is None:
-            raise UnknownOperation
-        method = scope["method"]
-        operation = match.methods.get("GET" if method == "HEAD" else method)
-        if operation is None:
-            allow = ("allow", ", ".join(_allowed(match)))
-            if method != "OPTIONS":
-                raise MethodNotAllowed(headers=[allow])
-            connection: Connection = scope[CONNECTION]
-            await connection.send(Reply(204, [(b"allow", allow[1].encode())]))
-            return
-        scope[MATCH] = match
-        scope.setdefault("extensions", {})[ROUTING_CONTEXT] = {
-            "api_base_path": self._base_path,
-            "operation_id": operation.id,
-        }
-        await self.app(scope, receive, send)
-
-
-class BoundOperation:
-    """
-    One operation with everything that a request to it needs, built once at start.
-
-    Args:
-        operation: From the contract.
-        function: What it is bound to.
-        schemas: Where its validators come from.
-    """
-
-    def __init__(self, operation: Operation, function: Handler, services: Services, schemas: SchemaSource) -> None:
-        self.operation = operation
-        self.function = function
-        self._services = services
-        self._validator = RequestValidator(operation, schemas)
-        self._max_json_bytes = services.settings.RELAY_MAX_JSON_BYTES
-        self._max_upload_bytes = services.settings.RELAY_MAX_UPLOAD_BYTES
-        self._total_timeout_seconds = services.settings.RELAY_TOTAL_TIMEOUT_SECONDS
-        self._lifecycle_headers = _lifecycle_headers(operation)
-
-    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
-        """
-        Authenticate, authorise, validate, call the function, send its reply.
-
-        Raises:
-            RelayError: The first of these that fails.
-        """
-        connection: Connection = scope[CONNECTION]
-        connection.extra_headers = self._lifecycle_headers
-        connection.log["operation"] = self.operation.id
-        try:
-            async with asyncio.timeout(self._total_timeout_seconds):
-                reply = await self.function(await self._admit(scope, connection))
-                try:
-                    await connection.send(reply)
-                finally:
-                    if reply.close is not None:
-                        await reply.close()
-        except TimeoutError:
-            raise UpstreamTimeout from None
-
-    async def _admit(self, scope: Scope, connection: Connection) -> Request:
-        operation = self.operation
-        match: Match[Operation] = scope[MATCH]
-        headers: list[Header] = scope["headers"]
-        caller = None
-        if operation.scopes:
-            caller = self._services.keys.authenticate(headers)
-            connection.log["key"] = caller.key_id
-            authorise(operation, caller)
-        self._validator.check_path(match.path_params)
-        query = self._validator.check_query(scope["query_string"])
-        request = Request(
-            id=connection.request_id,
-            operation=operation,
-            path=match.path,
-            path_params=match.path_params,
-            query=scope["query_string"],
-            headers=headers,
-            caller=caller,
-            services=self._services,
-        )
-        media_type = self._validator.media_type(headers)
-        if media_type == JSON:
-            _content_length(headers, self._max_json_bytes)
-            request.raw_body = await connection.read_body(self._max_json_bytes)
-            request.body = self._validator.parse_json(request.raw_body)
-        elif media_type is not None:
-            request.content_length = _content_length(headers, self._max_upload_bytes)
-            request.content = connection.stream_body(self._max_upload_bytes)
-        else:
-            connection.watch()
-        if operation.streaming:
-            body = request.body if isinstance(request.body, dict) else {}
-            wanted = body.get("stream") is True or "true" in query.get("stream", ())
-            authorise_streaming(operation, caller, wanted=wanted)
-        return request
-
-
-class BoundAPI(RoutedAPI[BoundOperation]):
-    """Connexion's registry of bound operations, one object per operation."""
-
-    def __init__(self, specification: Specification, *, services: Services, **options: Any) -> None:
-        super().__init__(specification, **options)
-        self._services = services
-        self._schemas = SchemaSource(services.contract)
-        self.add_paths()
-
-    def make_operation(self, operation: AbstractOperation) -> BoundOperation:
-        """Build the object that runs an operation."""
-        contract_operation = self._services.contract.operations[operation.operation_id]
-        return BoundOperation(contract_operation, operation.function, self._services, self._schemas)
-
-
-class BoundOperations(RoutedMiddleware[BoundAPI]):
-    """The last step: hands the request to the object of its operation."""
-
-    api_cls = BoundAPI
-
-    def __init__(self, app: ASGIApp, services: Services) -> None:
-        super().__init__(app)
-        self._services = services
-
-    def add_api(self, specification: Specification, **options: Any) -> BoundAPI:
-        """Build all operations of the contract."""
-        api: BoundAPI = super().add_api(specification, services=self._services, **options)
-        return api
-
-
 def _import_module(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
@@ -320,38 +149,3 @@ def _public_coroutines(module: ModuleType | None) -> list[str]:
         if module
         else []
     )
-
-
-def _allowed(match: Match[Operation]) -> list[str]:
-    methods = {method.lower() for method in match.methods}
-    allowed = [method.upper() for method in METHODS if method in methods]
-    if "GET" in allowed:
-        allowed.insert(allowed.index("GET") + 1, "HEAD")
-    return [*allowed, "OPTIONS"]
-
-
-def _content_length(headers: list[Header], limit_bytes: int) -> int | None:
-    """The announced length; refused before a byte is read when it exceeds the limit."""
-    for name, value in headers:
-        if name == b"content-length":
-            if not value.isdigit():
-                raise InvalidParameter("`Content-Length` must be a decimal number.", param="Content-Length")
-            if int(value) > limit_bytes:
-                raise PayloadTooLarge(f"The body must be at most {limit_bytes} bytes.")
-            return int(value)
-    return None
-
-
-def _lifecycle_headers(operation: Operation) -> list[Header]:
-    """
-    `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) of an operation that upstream ends.
-
-    The day of its end is the only date that is known for sure, so it stands in both.
-    """
-    if not operation.sunset:
-        return []
-    end = datetime.fromisoformat(operation.sunset).replace(tzinfo=UTC)
-    return [
-        (b"deprecation", f"@{int(end.timestamp())}".encode()),
-        (b"sunset", format_datetime(end, usegmt=True).encode()),
-    ]

@@ -10,10 +10,10 @@ import time
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handlers.runtime.binding import CONNECTION
 from handlers.runtime.connection import ClientGone, Connection, new_request_id
 from handlers.runtime.errors import ERROR_TABLE, error_to_reply
 from handlers.runtime.exceptions import InternalError, RelayError
+from handlers.runtime.pipeline import CONNECTION
 
 _log = structlog.get_logger("relay")
 

@@ -5,11 +5,11 @@ import pytest
 from connexion import AsyncApp
 from structlog.testing import capture_logs
 
-from handlers.runtime.binding import CONNECTION
 from handlers.runtime.connection import Message
 from handlers.runtime.edge import Edge
 from handlers.runtime.exceptions import InvalidBody
 from handlers.runtime.messages import Reply
+from handlers.runtime.pipeline import CONNECTION
 from tests.handlers.runtime.asgi import PATIENCE_SECONDS, UpstreamDouble, ask
 from tests.handlers.runtime.conftest import RELAY_KEY
 
