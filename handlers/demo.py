@@ -75,7 +75,7 @@ def _bind_relay(console: Console, app: object, port: int | None) -> tuple[Server
 
 async def _tour(console: Console, simulated: SimulatedUpstream, url: str, key: str) -> None:
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client:
-        question = {"model": "gpt-6-luna", "input": "Say hello."}
+        question = {"model": "gpt-6-luna", "input": "When do we move the wiki?"}  # answered by the contract's example
         console.print("\n[bold]1. JSON[/]  POST /v1/responses")
         reply = (await client.post("/v1/responses", json=question)).raise_for_status().json()
         console.print(f"   {reply['id']}: {reply['output'][-1]['content'][0]['text']}", markup=False)
@@ -124,7 +124,7 @@ def _print_what_to_try(console: Console, url: str, key: str) -> None:
         f"export RELAY={url} KEY={key}\n"
         'curl $RELAY/v1/models -H "Authorization: Bearer $KEY"\n'
         'curl -N $RELAY/v1/responses:stream -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\\n'
-        """  -d '{"model": "gpt-6-luna", "input": "Say hello."}'\n"""
+        """  -d '{"model": "gpt-6-luna", "input": "When do we move the wiki?"}'\n"""
         "OPENAI_BASE_URL=$RELAY/v1 OPENAI_API_KEY=$KEY python -c "
         "'import openai; print(openai.OpenAI().models.list().data[0].id)'\n"
         f"open {url}/docs",
