@@ -28,8 +28,9 @@ from handlers.runtime.messages import Header
 CONTRACT_URI = "urn:contract"
 MAX_QUERY_FIELDS = 1000
 MAX_QUERY_BYTES = 32 * 1024
-_INTEGER = re.compile(r"-?[0-9]{1,18}\Z")
-_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
+# As JSON writes numbers; Python reads at most 4,300 digits.
+_INTEGER = re.compile(r"-?[0-9]{1,4000}\Z")
+_NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?([eE][+-]?[0-9]{1,2})?\Z")
 _REDACTED = "the value"
 
 

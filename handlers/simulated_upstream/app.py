@@ -62,6 +62,10 @@ class SimulatedUpstream:
         self._index = OperationIndex((operation, operation) for operation in self.operations)
         self._spool = Spool(spool_folder)
 
+    def forget_objects(self) -> None:
+        """Forget every object that was created; what was recorded stays."""
+        self._world.places.clear()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection; sockets are refused."""
         if scope["type"] == "lifespan":

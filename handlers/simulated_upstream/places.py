@@ -86,6 +86,10 @@ class Places:
             chain.append(kept or KeptObject({**self._example(template), "id": key}))
         return chain
 
+    def clear(self) -> None:
+        """Forget every object."""
+        self._root.clear()
+
     def collection(self, place: Place, chain: Sequence[KeptObject]) -> Collection:
         """The collection that a place is about, made when it is missing; `chain` holds the objects above it."""
         name = place.collections[len(chain)]

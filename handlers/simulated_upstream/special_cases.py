@@ -8,6 +8,7 @@ the contract does not have is never looked up.
 import base64
 import itertools
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ def overrides(operation_id: str, body: RequestBody) -> dict[str, Any]:
     if operation_id == "createUpload":
         return {"status": "pending", "file": None}
     if operation_id == "createVectorStoreFile":
-        return {"id": fields.get("file_id")}
+        return {"id": fields["file_id"]} if _addressable(fields.get("file_id")) else {}
     if operation_id == "createVectorStoreFileBatch":
         total = len(_batch_file_ids(fields))
         return {"file_counts": {"in_progress": 0, "completed": total, "failed": 0, "cancelled": 0, "total": total}}
@@ -323,7 +324,7 @@ def _batch_file_ids(fields: Mapping[str, Any]) -> list[str]:
     ids = fields.get("file_ids")
     files = fields.get("files")
     found = [item.get("file_id") for item in files if isinstance(item, dict)] if isinstance(files, list) else []
-    return [item for item in (*(ids if isinstance(ids, list) else ()), *found) if isinstance(item, str)]
+    return [item for item in (*(ids if isinstance(ids, list) else ()), *found) if _addressable(item)]
 
 
 def _keep_items(world: "World", kept: KeptObject, name: str, items: Any) -> list[dict[str, Any]]:
@@ -333,10 +334,19 @@ def _keep_items(world: "World", kept: KeptObject, name: str, items: Any) -> list
         items = [{"role": "user", "content": items}]
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict):
-            value = _item(item)
+            value = _fitting(world, _item(item))
             world.collection_under(kept, name).add(value["id"], KeptObject(value))
             values.append(value)
     return values
+
+
+def _fitting(world: "World", item: dict[str, Any]) -> dict[str, Any]:
+    """The item, or the contract's example under its id when a list of items could not show it."""
+    listing = world.operations.get("listConversationItems")
+    shape = world.shapes.of(listing) if listing is not None else None
+    if shape is None or shape.valid({**shape.example, "data": [item]}):
+        return item
+    return {**shape.example["data"][0], "id": item["id"]}
 
 
 def _item(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,7 +363,12 @@ def _item(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _own_id(item: Mapping[str, Any], prefix: str) -> str:
     own = item.get("id")
-    return own if isinstance(own, str) and own else fresh_id(prefix)
+    return str(own) if _addressable(own) else fresh_id(prefix if _addressable(prefix) else "item_")
+
+
+def _addressable(value: Any) -> bool:
+    """Whether an id that a request brings along can stand in a path."""
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]+", value) is not None
 
 
 def _shape(world: "World", call: "Call") -> Shape:
