@@ -1,12 +1,18 @@
 """The command `contract`: parses arguments, calls one function, prints. Works on the checkout in the current folder."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from codegen.check import check
+from codegen.drift import drift
 from codegen.exceptions import ContractError
+from codegen.findings import Finding, to_github, to_text
+from codegen.lint import lint
+from codegen.pin import LOCK, pin
 from codegen.render import GENERATED, stale, write
 
 app = typer.Typer(
@@ -14,12 +20,50 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keep `contract` a group of commands."""
+class FindingsFormat(StrEnum):
+    """How findings are shown."""
+
+    TEXT = "text"
+    GITHUB = "github"
+
+
+class ReportFormat(StrEnum):
+    """How a report is shown."""
+
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+Format = Annotated[
+    FindingsFormat, typer.Option("--format", help="For people, or as annotations of a pull request on GitHub.")
+]
+UpstreamDocument = Annotated[
+    Path, typer.Argument(help="An OpenAPI document of the OpenAI API, JSON or YAML.", show_default=False)
+]
+
+
+@app.command("check")
+def check_command(output: Format = FindingsFormat.TEXT) -> None:
+    """
+    Hold both documents against the rules of GOVERNANCE.md.
+
+    Exit codes: 0 nothing found, 1 findings, 2 a file cannot be read.
+    """
+    _show(check(Path.cwd()), output, "the contract keeps its rules")
+
+
+@app.command("lint")
+def lint_command(output: Format = FindingsFormat.TEXT) -> None:
+    """
+    Hold the Actions document against what importers of assistants are known to accept.
+
+    Exit codes: 0 nothing found, 1 findings, 2 a file cannot be read.
+    """
+    _show(lint(Path.cwd()), output, "the Actions document fits the importers")
 
 
 @app.command("render")
@@ -45,6 +89,44 @@ def render_command(
     typer.echo("spec/generated is up to date")
 
 
+@app.command("pin")
+def pin_command(document: UpstreamDocument) -> None:
+    """
+    Write spec/upstream.lock.tsv, the inventory of the upstream's operations, from an OpenAPI document.
+
+    Look at `contract drift` first: it says what the newer document changes.
+    Exit codes: 0 done, 2 the document cannot be read; the lock file is then unchanged.
+    """
+    text = pin(document)
+    path = Path.cwd() / LOCK
+    if not path.parent.is_dir():
+        raise ContractError(f"{path.parent}: is not there. Run this in the project's folder.")
+    path.write_text(text, encoding="utf-8")
+    typer.echo(f"wrote {LOCK}: {len(text.splitlines()) - 1} operations")
+
+
+@app.command("drift")
+def drift_command(
+    document: UpstreamDocument,
+    output: Annotated[ReportFormat, typer.Option("--format", help="For people or for programs.")] = (
+        ReportFormat.MARKDOWN
+    ),
+) -> None:
+    """
+    Compare a newer OpenAPI document of the upstream with the pinned inventory and the contract. Changes nothing.
+
+    Exit codes: 0 nothing changed, 1 something to look at, 2 something breaks a served operation, 3 a file cannot be
+    read.
+    """
+    try:
+        found = drift(Path.cwd(), document)
+    except ContractError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(3) from None
+    typer.echo(found.to_markdown() if output is ReportFormat.MARKDOWN else found.to_json())
+    raise typer.Exit(found.exit_code)
+
+
 def main() -> None:
     """Run the command; errors of the contract end it with exit code 2 and no traceback."""
     try:
@@ -52,3 +134,12 @@ def main() -> None:
     except ContractError as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
+
+
+def _show(findings: list[Finding], output: FindingsFormat, all_is_well: str) -> None:
+    if not findings:
+        typer.echo(all_is_well)
+        return
+    typer.echo(to_github(findings) if output is FindingsFormat.GITHUB else to_text(findings), nl=False)
+    typer.echo(f"{len(findings)} findings", err=True)
+    raise typer.Exit(1)

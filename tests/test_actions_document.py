@@ -1,28 +1,27 @@
 """
-Holds `spec/openapi.actions.yaml` against the importer's rules (chatgpt-actions.md, section 7) and the full document.
+Holds `spec/openapi.actions.yaml` against the full document and against this project's own choices for assistants.
 
-Not for: what the relay does with a request, nor proof of a live import. Reads both documents, opens no sockets.
+Not for: what the importer takes (`contract lint`, `codegen/test_lint.py`), nor what the relay does with a request.
+Reads both documents, opens no sockets.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
-import orjson
 import pytest
 from hypothesis import find, given, settings
 from hypothesis.errors import NoSuchExample
 
-from codegen.contract import ACTIONS, JSON, METHODS, Bucket, Contract, Media, Operation, read_contract
-from codegen.exceptions import UnreadableDocument
+from codegen.contract import ACTIONS, JSON, Bucket, Contract, Media, Operation, read_contract
+from codegen.findings import to_text
+from codegen.lint import lint
 from codegen.reader import resolve
 from handlers.runtime.validation import SchemaSource
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "spec" / "openapi.actions.yaml"
 ACTIONS_CONTRACT = read_contract(ROOT, ACTIONS)
 FULL_CONTRACT = read_contract(ROOT)
 DOCUMENT = ACTIONS_CONTRACT.document
@@ -30,12 +29,7 @@ ACTIONS_SCHEMAS = SchemaSource(ACTIONS_CONTRACT)
 FULL_SCHEMAS = SchemaSource(FULL_CONTRACT)
 JSON_BODY_IDS = [operation.id for operation in ACTIONS_CONTRACT if operation.body]
 
-MAX_OPERATIONS = 30
-MAX_DOCUMENT_BYTES = 800_000  # the editor stops at 1 MB of pretty-printed text
-MAX_TEXT_CHARS = 299  # exactly 300 was seen rejected
-MAX_FIELD_TEXT_CHARS = 700
 OPEN_END = 3_000  # length where a schema sets no limit; longer than the full schemas of these bodies allow anywhere
-SCALARS = {"string", "integer", "number", "boolean"}
 KEY_ORDER = [
     "operationId",
     "x-policy-bucket",
@@ -47,22 +41,6 @@ KEY_ORDER = [
     "requestBody",
     "responses",
 ]
-SCHEMA_KEYWORDS = {  # whatever is not named here, the importer refuses or has not been seen to accept
-    "type",
-    "description",
-    "properties",
-    "required",
-    "additionalProperties",
-    "items",
-    "enum",
-    "default",
-    "minimum",
-    "maximum",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-}
 
 EXPERIMENT = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 
@@ -72,160 +50,6 @@ def nodes(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
     for path, item in document["paths"].items():
         for method, node in item.items():
             yield f"{method.upper()} {path}", node
-
-
-def header_findings(document: Mapping[str, Any]) -> list[str]:
-    """What the importer would refuse about version, server and components."""
-    findings = []
-    if document["openapi"] != "3.1.0":
-        findings.append("`openapi` must be 3.1.0")
-    urls = [server["url"] for server in document.get("servers", ())]
-    if len(urls) != 1:
-        findings.append("`servers` must hold one entry")
-    findings += [
-        f"`{url}` must be a lower-case https host without port and trailing slash"
-        for url in urls
-        if not re.fullmatch(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(/[A-Za-z0-9_-]+)*", url)
-    ]
-    if not isinstance(document.get("components", {}).get("schemas"), dict):
-        findings.append("`components.schemas` must be a mapping")
-    return findings
-
-
-def operation_findings(document: Mapping[str, Any]) -> list[str]:
-    """What the importer would refuse about names, texts and the consequential flag of operations."""
-    findings = []
-    seen: set[str] = set()
-    for where, node in nodes(document):
-        name = node.get("operationId", "")
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
-            findings.append(f"{where}: `operationId` must be letters, digits and underscores")
-        if name in seen:
-            findings.append(f"{where}: `operationId` must be unique")
-        seen.add(name)
-        for key in ("summary", "description"):
-            if not 0 < len(node.get(key, "")) <= MAX_TEXT_CHARS:
-                findings.append(f"{where}: `{key}` must have between 1 and {MAX_TEXT_CHARS} characters")
-        if not isinstance(node.get("x-openai-isConsequential"), bool):
-            findings.append(f"{where}: `x-openai-isConsequential` must be true or false")
-    return findings
-
-
-def parameter_findings(document: Mapping[str, Any]) -> list[str]:
-    """What the importer would refuse about parameters; they share one namespace with the body's properties."""
-    findings = []
-    for path, item in document["paths"].items():
-        if "parameters" in item:
-            findings.append(f"{path}: parameters must stand in the operation")
-    for where, node in nodes(document):
-        taken = set(_request_properties(document, node))
-        for parameter in node.get("parameters", ()):
-            name = parameter.get("name")
-            schema = parameter.get("schema", {})
-            if "$ref" in parameter or "$ref" in schema:
-                findings.append(f"{where}: parameters must be inline")
-                continue
-            if name in taken:
-                findings.append(f"{where}: `{name}` must be named once among parameters and body properties")
-            taken.add(name)
-            if parameter.get("in") not in {"path", "query"}:
-                findings.append(f"{where}: `{name}` must be in path or query")
-            if schema.get("type") not in SCALARS:
-                findings.append(f"{where}: `{name}` must be scalar")
-            if not 0 < len(parameter.get("description", "")) <= MAX_FIELD_TEXT_CHARS:
-                findings.append(
-                    f"{where}: `{name}` must have a description of at most {MAX_FIELD_TEXT_CHARS} characters"
-                )
-    return findings
-
-
-def body_findings(document: Mapping[str, Any]) -> list[str]:
-    """What the importer would refuse about request bodies, responses and their media types."""
-    findings = []
-    for where, node in nodes(document):
-        body = node.get("requestBody")
-        replies = node["responses"].values()
-        for content in [part.get("content", {}) for part in ([body] if body else []) + list(replies)]:
-            if list(content) != [JSON]:
-                findings.append(f"{where}: bodies must be inline and {JSON} only")
-        if body and not _request_properties(document, node):
-            findings.append(f"{where}: the request body must be an object with properties")
-    return findings
-
-
-def schema_findings(document: Mapping[str, Any]) -> list[str]:
-    """What the importer would refuse about the schemas of parameters, bodies, responses and components."""
-    findings = []
-    for name, schema in document["components"]["schemas"].items():
-        findings += _schema_findings(document, schema, f"components/{name}", ())
-    for where, node in nodes(document):
-        for parameter in node.get("parameters", ()):
-            findings += _schema_findings(document, parameter["schema"], f"{where} {parameter['name']}", ())
-        for part in [node.get("requestBody", {}), *node["responses"].values()]:
-            for media in part.get("content", {}).values():
-                findings += _schema_findings(document, media["schema"], where, ())
-    return findings
-
-
-def _schema_findings(
-    document: Mapping[str, Any], schema: Mapping[str, Any], where: str, trail: tuple[str, ...]
-) -> list[str]:
-    if "$ref" in schema:
-        target = schema["$ref"]
-        if len(schema) > 1:
-            return [f"{where}: `$ref` must stand alone"]
-        if target in trail:
-            return [f"{where}: `{target}` must not lead back to itself"]
-        if not target.startswith("#/components/schemas/"):
-            return [f"{where}: `{target}` must lead to components/schemas"]
-        try:
-            found = resolve(dict(document), schema)
-        except UnreadableDocument:
-            # raised for a chain of bare references that closes on itself, and for a missing component
-            return [f"{where}: `{target}` must lead to a schema"]
-        return _schema_findings(document, found, where, (*trail, target))
-    findings = [f"{where}: `{key}` must not be used" for key in schema if key not in SCHEMA_KEYWORDS]
-    if schema.get("type") not in [*SCALARS, "object", "array"]:
-        findings.append(f"{where}: `type` must be one name")
-    if schema.get("additionalProperties", False) is not False:
-        findings.append(f"{where}: `additionalProperties` must be false or absent")
-    if len(schema.get("description", "")) > MAX_FIELD_TEXT_CHARS:
-        findings.append(f"{where}: `description` must have at most {MAX_FIELD_TEXT_CHARS} characters")
-    properties = schema.get("properties", {})
-    if schema.get("type") == "object" and not properties:
-        findings.append(f"{where}: an object must have properties")
-    if schema.get("type") == "array" and "items" not in schema:
-        findings.append(f"{where}: an array must have items")
-    findings += [
-        f"{where}: `{name}` is required but not declared" for name in set(schema.get("required", ())) - {*properties}
-    ]
-    for name, inner in properties.items():
-        findings += _schema_findings(document, inner, f"{where}.{name}", trail)
-    if "items" in schema:
-        findings += _schema_findings(document, schema["items"], f"{where}[]", trail)
-    return findings
-
-
-def empty_places(node: object, where: str = "") -> list[str]:
-    """Places that hold null, an empty list or an empty mapping."""
-    if node is None or node in ([], {}):
-        return [where]
-    pairs: list[tuple[object, object]] = []
-    if isinstance(node, dict):
-        pairs = list(node.items())
-    elif isinstance(node, list):
-        pairs = list(enumerate(node))
-    return [place for key, value in pairs for place in empty_places(value, f"{where}/{key}")]
-
-
-def security_findings(document: Mapping[str, Any]) -> list[str]:
-    """What the importer would refuse about security and methods."""
-    findings = []
-    if len(document["components"].get("securitySchemes", {})) > 1:
-        findings.append("at most one security scheme")
-    for path, item in document["paths"].items():
-        findings += [f"{path}: `{key}` must be one of {', '.join(METHODS)}" for key in item if key not in METHODS]
-    return findings
 
 
 def values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
@@ -279,100 +103,18 @@ def without_nulls(node: object) -> object:
     return [without_nulls(item) for item in node] if isinstance(node, list) else node
 
 
-def _request_properties(document: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-    media = node.get("requestBody", {}).get("content", {}).get(JSON)
-    if media is None:
-        return {}
-    schema = resolve(dict(document), media["schema"])
-    properties: Mapping[str, Any] = schema.get("properties", {})
-    return properties if schema.get("type") == "object" else {}
+# -- what the importers are told
 
 
-def _broken(*steps: str, value: object) -> dict[str, Any]:
-    """A copy of the document with one place replaced."""
-    document = deepcopy(DOCUMENT)
-    place = document
-    for step in steps[:-1]:
-        place = place[step]
-    place[steps[-1]] = value
-    return document
-
-
-# -- section 7, checks 1 to 7
-
-
-def test_header_is_what_the_importer_accepts() -> None:
-    """The document is OpenAPI 3.1.0, names one plain https server and has component schemas."""
-    assert header_findings(DOCUMENT) == []
-
-
-@pytest.mark.parametrize(
-    "url", ["http://relay.example.com", "https://Relay.example.com", "https://relay.example.com:8443", "https://a.b/"]
-)
-def test_a_server_the_importer_drops_is_found(url: str) -> None:
-    """A server with another scheme, capitals, a port or a trailing slash is reported."""
-    assert header_findings(_broken("servers", value=[{"url": url}])) != []
-
-
-def test_document_is_small_enough() -> None:
-    """The document has at most 30 operations and stays under 800,000 bytes as YAML and as indented JSON."""
-    assert len(ACTIONS_CONTRACT.operations) <= MAX_OPERATIONS
-    assert SOURCE.stat().st_size < MAX_DOCUMENT_BYTES
-    assert len(orjson.dumps(DOCUMENT, option=orjson.OPT_INDENT_2)) < MAX_DOCUMENT_BYTES
-
-
-def test_operations_are_named_and_described_within_limits() -> None:
-    """Every operation has a safe unique name, texts under 300 characters and an explicit consequential flag."""
-    assert operation_findings(DOCUMENT) == []
-
-
-@pytest.mark.parametrize(
-    "key,value",
-    [
-        ("operationId", "list-files"),
-        ("operationId", "createResponse"),
-        ("summary", "x" * 300),
-        ("description", "x" * 300),
-        ("description", ""),
-        ("x-openai-isConsequential", None),
-    ],
-)
-def test_an_operation_outside_the_limits_is_found(key: str, value: object) -> None:
-    """A bad or repeated name, a text that is too long or missing, and a missing flag are reported."""
-    assert len(operation_findings(_broken("paths", "/v1/files", "get", key, value=value))) == 1
+def test_what_the_importer_refuses_is_absent() -> None:
+    """The document as it stands gives `contract lint` nothing to say."""
+    assert to_text(lint(ROOT)) == ""
 
 
 def test_only_deleting_asks_for_confirmation_every_time() -> None:
     """Deletes are consequential; reading, searching, embedding, moderating and asking are not."""
     for where, node in nodes(DOCUMENT):
         assert node["x-openai-isConsequential"] is where.startswith("DELETE "), where
-
-
-def test_parameters_are_inline_scalar_and_described() -> None:
-    """Parameters stand in their operation, in path or query, scalar, described, with names of their own."""
-    assert parameter_findings(DOCUMENT) == []
-
-
-@pytest.mark.parametrize(
-    "parameter",
-    [
-        {"$ref": "#/components/parameters/Limit"},
-        {"name": "q", "in": "header", "description": "A header.", "schema": {"type": "string"}},
-        {
-            "name": "q",
-            "in": "query",
-            "description": "A list.",
-            "schema": {"type": "array", "items": {"type": "string"}},
-        },
-        {"name": "q", "in": "query", "schema": {"type": "string"}},
-        {"name": "q", "in": "query", "description": "x" * 701, "schema": {"type": "string"}},
-        {"name": "query", "in": "query", "description": "Also in the body.", "schema": {"type": "string"}},
-    ],
-)
-def test_a_parameter_the_importer_drops_is_found(parameter: dict[str, Any]) -> None:
-    """A referenced, header, array, undescribed, wordy or twice-named parameter is reported."""
-    path = "/v1/vector_stores/{vector_store_id}/search"
-    assert len(parameter_findings(_broken("paths", path, "post", "parameters", value=[parameter]))) == 1
 
 
 def test_path_parameters_are_those_of_the_path() -> None:
@@ -383,73 +125,11 @@ def test_path_parameters_are_those_of_the_path() -> None:
         assert all(p.required for p in declared)
 
 
-def test_bodies_are_json_objects() -> None:
-    """Requests and replies are JSON only, written inline, and every request body is an object with properties."""
-    assert body_findings(DOCUMENT) == []
-
-
-@pytest.mark.parametrize("media_type", ["multipart/form-data", "text/event-stream", "application/octet-stream"])
-def test_another_media_type_is_found(media_type: str) -> None:
-    """A multipart, streaming or binary body is reported."""
-    content = {media_type: {"schema": {"type": "string"}}}
-    assert body_findings(_broken("paths", "/v1/responses", "post", "responses", "200", "content", value=content)) != []
-
-
-def test_a_body_that_is_no_object_is_found() -> None:
-    """A request body whose root is an array is reported."""
-    content = {JSON: {"schema": {"type": "array", "items": {"type": "string"}}}}
-    assert body_findings(_broken("paths", "/v1/responses", "post", "requestBody", "content", value=content)) != []
-
-
-def test_schemas_are_flat() -> None:
-    """Every schema has one type; objects have properties, arrays typed items; nothing is combined or dangling."""
-    assert schema_findings(DOCUMENT) == []
-
-
-@pytest.mark.parametrize(
-    "schema,word",
-    [
-        ({"anyOf": [{"type": "string"}]}, "anyOf"),
-        ({"type": ["string", "null"]}, "one name"),
-        ({"type": "string", "nullable": True}, "nullable"),
-        ({"type": "object", "additionalProperties": True, "properties": {"a": {"type": "string"}}}, "false or absent"),
-        ({"type": "object"}, "must have properties"),
-        ({"type": "array"}, "must have items"),
-        ({"type": "array", "items": {}}, "one name"),
-        ({"$ref": "#/components/schemas/Model", "description": "A sibling."}, "stand alone"),
-        ({"$ref": "#/components/schemas/Nowhere"}, "lead to a schema"),
-        ({"$ref": "#/components/responses/File"}, "components/schemas"),
-        ({"$ref": "#/components/schemas/File"}, "lead"),
-        ({"type": "object", "properties": {"a": {"$ref": "#/components/schemas/File"}}}, "back to itself"),
-        ({"type": "string", "description": "x" * 701}, "at most 700"),
-        ({"type": "object", "required": ["b"], "properties": {"a": {"type": "string"}}}, "not declared"),
-    ],
-)
-def test_a_schema_the_importer_refuses_is_found(schema: dict[str, Any], word: str) -> None:
-    """Each construct that has broken an import is reported by name, wherever the schema is used."""
-    findings = schema_findings(_broken("components", "schemas", "File", value=schema))
-    assert any(word in finding for finding in findings)
-
-
-def test_nothing_is_null_or_empty() -> None:
-    """No key is left without a value and no list or mapping is empty."""
-    assert empty_places(DOCUMENT) == []
-    assert empty_places({"a": [{"b": None}], "c": {}, "d": []}) == ["/a/0/b", "/c", "/d"]
-
-
 def test_one_bearer_scheme_opens_every_operation() -> None:
     """There is one security scheme, and the scope `actions` is what every operation needs."""
-    assert security_findings(DOCUMENT) == []
     assert list(DOCUMENT["components"]["securitySchemes"]) == ["relayBearer"]
     assert DOCUMENT["security"] == [{"relayBearer": ["actions"]}]
     assert all("security" not in node for _, node in nodes(DOCUMENT))
-
-
-def test_a_second_scheme_and_an_odd_method_are_found() -> None:
-    """Two security schemes and a method that the importer skips are reported."""
-    schemes = {"a": {"type": "http", "scheme": "bearer"}, "b": {"type": "http", "scheme": "basic"}}
-    assert len(security_findings(_broken("components", "securitySchemes", value=schemes))) == 1
-    assert len(security_findings(_broken("paths", "/v1/files", "head", value={}))) == 1
 
 
 # -- the full document

@@ -1,64 +1,26 @@
 """Holds the contract against the pinned inventory of the upstream, spec/upstream.lock.tsv. Opens no sockets."""
 
-import csv
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from codegen.contract import Contract, read_contract
+from codegen.contract import read_contract
+from codegen.pin import LOCK, read_lock
 from codegen.reader import Document
+from codegen.rules import upstream_classified
+from codegen.upstream import VARIANT
 from tests.support.documents import ROOT, edited, node_of
 
 FULL_CONTRACT = read_contract(ROOT)
-LOCK = ROOT / "spec" / "upstream.lock.tsv"
-BETA = "?beta=true"
+UPSTREAM = list(read_lock(ROOT / LOCK).values())
 
 Change = Callable[[Document], object]
 
 
-def upstream(path: Path = LOCK) -> list[dict[str, str]]:
-    """The pinned operations of the upstream, `-` read as empty."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True))
-    return [{name: "" if value == "-" else value for name, value in row.items()} for row in rows]
-
-
-def inventory_findings(contract: Contract, rows: list[dict[str, str]]) -> list[str]:
-    """Where the contract and the upstream's inventory differ; a variant with `?beta=true` is its plain operation."""
-    by_place = {(operation.method, operation.path): operation for operation in contract}
-    findings = []
-    for row in rows:
-        path = row["path"].removesuffix(BETA)
-        plain_id = row["operationId"].removeprefix("beta_") if path != row["path"] else row["operationId"]
-        where = f"{row['method']} {row['path']}"
-        operation = by_place.get((row["method"], path))
-        if operation is None:
-            findings.append(f"{where} is not in the contract")
-            continue
-        if operation.id != plain_id:
-            findings.append(f"{where} is {operation.id} in the contract and {plain_id} upstream")
-        if not operation.mirrored:
-            findings.append(f"{where} is not under a mirrored tag")
-        media = frozenset(filter(None, row["request_media"].split(",")))
-        if operation.served and operation.request_media != media:
-            findings.append(f"{where} takes {sorted(operation.request_media)}, upstream takes {sorted(media)}")
-        if row["deprecated"] == "deprecated" and not operation.deprecated:
-            findings.append(f"{where} is deprecated upstream")
-    known = {(row["method"], row["path"].removesuffix(BETA)) for row in rows}
-    findings += [
-        f"{o.method} {o.path} is mirrored and not upstream's"
-        for o in contract
-        if o.mirrored and not o.colon_path and (o.method, o.path) not in known
-    ]
-    return findings
-
-
 def test_every_upstream_operation_is_in_the_contract() -> None:
     """Each line of the lock file is classified with its own operationId and request media types, and no other is."""
-    rows = upstream()
-    assert len({(row["method"], row["path"]) for row in rows}) == len(rows)
-    assert inventory_findings(FULL_CONTRACT, rows) == []
+    assert list(upstream_classified(FULL_CONTRACT, UPSTREAM)) == []
 
 
 @pytest.mark.parametrize(
@@ -79,15 +41,30 @@ def test_every_upstream_operation_is_in_the_contract() -> None:
 )
 def test_a_difference_from_the_upstream_is_found(change: Change, word: str) -> None:
     """Missing, renamed, misplaced, changed and invented operations are reported with what differs."""
-    findings = inventory_findings(edited(FULL_CONTRACT, change), upstream())
-    assert any(word in finding for finding in findings)
+    findings = list(upstream_classified(edited(FULL_CONTRACT, change), UPSTREAM))
+    assert any(word in f"{finding.subject} {finding.problem}" for finding in findings)
+    assert {finding.rule for finding in findings} == {"upstream-classified"}
 
 
 def test_variants_are_folded_into_their_path() -> None:
     """Every `?beta=true` line has a plain line beside it, and no path of the contract holds a query."""
-    rows = upstream()
-    plain = {(row["method"], row["path"]) for row in rows if not row["path"].endswith(BETA)}
-    variants = [(row["method"], row["path"].removesuffix(BETA)) for row in rows if row["path"].endswith(BETA)]
+    plain = {operation.place for operation in UPSTREAM if not operation.variant}
+    variants = [operation.plain_place for operation in UPSTREAM if operation.variant]
     assert variants
     assert set(variants) <= plain
     assert not [operation.path for operation in FULL_CONTRACT if "?" in operation.path]
+
+
+def test_a_variant_without_its_plain_line_is_found() -> None:
+    """A lock file that names only the variant of an operation is not what `contract pin` writes."""
+    models = next(operation for operation in UPSTREAM if operation.path == "/v1/models")
+    others = [operation for operation in UPSTREAM if operation is not models]
+    variant = replace(models, path=models.path + VARIANT, id=f"beta_{models.id}")
+    problems = [finding.problem for finding in upstream_classified(FULL_CONTRACT, [*others, variant])]
+    assert "has no plain line beside it" in problems
+
+
+def test_a_lost_line_is_found() -> None:
+    """An operation of upstream's whose line is gone from the lock file is reported as invented."""
+    findings = list(upstream_classified(FULL_CONTRACT, [o for o in UPSTREAM if o.path != "/v1/models"]))
+    assert [finding.subject for finding in findings] == ["GET /v1/models"]

@@ -7,13 +7,15 @@ the text (`test_spec_text`). Opens no sockets.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from codegen.contract import METHODS, read_contract
+from codegen.contract import ACTIONS, FULL, read_contract
+from codegen.document_rules import ORDER_RULES, key_order, methods_in_order, paths_by_tag, paths_in_order
+from codegen.document_rules import DocumentRule as OrderRule
 from codegen.reader import Document
 from tests.support.documents import ROOT, node_of, nodes
 
@@ -21,24 +23,6 @@ DOCUMENT = read_contract(ROOT).document
 MAX_SUMMARY_CHARS = 119
 TOP_LEVEL = ["openapi", "info", "servers", "security", "x-policy-reviews", "tags", "paths", "components"]
 KINDS = ["securitySchemes", "headers", "parameters", "requestBodies", "responses", "schemas", "examples"]
-KEY_ORDER = [
-    "operationId",
-    "x-policy-bucket",
-    "x-policy-reason",
-    "x-policy-wrapper",
-    "x-policy-wraps",
-    "x-policy-exclusion",
-    "x-policy-review",
-    "x-sunset",
-    "summary",
-    "description",
-    "tags",
-    "deprecated",
-    "parameters",
-    "requestBody",
-    "responses",
-    "security",
-]
 
 Change = Callable[[Document], object]
 DocumentRule = Callable[[Document], list[str]]
@@ -47,11 +31,6 @@ DocumentRule = Callable[[Document], list[str]]
 def in_order(found: list[Any], wanted: list[Any]) -> bool:
     """Whether all that is found is known and stands in the wanted order."""
     return [item for item in wanted if item in found] == found
-
-
-def operations(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Operations of a path item, in its order."""
-    return [item[key] for key in item if key in METHODS]
 
 
 def references(node: Any) -> Iterator[str]:
@@ -70,39 +49,6 @@ def one_declared_tag(document: Document) -> list[str]:
     used = [node["tags"] for _, node in nodes(document)]
     wrong = [where for where, node in nodes(document) if len(node["tags"]) != 1 or node["tags"][0] not in declared]
     return wrong + [name for name in declared if [name] not in used] + [n for n in declared if declared.count(n) > 1]
-
-
-def paths_by_tag(document: Document) -> list[str]:
-    """A path's operations share its tag, and paths follow the table of contents."""
-    order = [tag["name"] for tag in document["tags"]]
-    tags = [{tag for node in operations(item) for tag in node["tags"]} for item in document["paths"].values()]
-    paths = list(document["paths"])
-    mixed = [path for path, found in zip(paths, tags, strict=True) if len(found) != 1]
-    places = [order.index(min(found)) if min(found) in order else -1 for found in tags]
-    return mixed + [path for path, before, here in zip(paths[1:], places, places[1:], strict=False) if here < before]
-
-
-def paths_in_order(document: Document) -> list[str]:
-    """Within a tag a collection stands before its items and those before their parts, each level by name."""
-    last: dict[str, list[tuple[bool, str]]] = {}
-    wrong = []
-    for path, item in document["paths"].items():
-        tag = operations(item)[0]["tags"][0]
-        here = [(segment.startswith("{"), segment) for segment in path.split("/")]
-        if here <= last.get(tag, []):
-            wrong.append(path)
-        last[tag] = here
-    return wrong
-
-
-def methods_in_order(document: Document) -> list[str]:
-    """A path item holds its parameters, then its methods in the usual order, and nothing else."""
-    return [path for path, item in document["paths"].items() if not in_order(list(item), ["parameters", *METHODS])]
-
-
-def keys_in_order(document: Document) -> list[str]:
-    """An operation holds identity and decision, then prose, then input, then output, and nothing else."""
-    return [where for where, node in nodes(document) if not in_order(list(node), KEY_ORDER)]
 
 
 def parameters_of_the_template(document: Document) -> list[str]:
@@ -191,40 +137,6 @@ BROKEN_DOCUMENTS: dict[str, tuple[DocumentRule, Change, str]] = {
     "tag: none": (one_declared_tag, lambda d: node_of(d, "listModels").update(tags=[]), "GET /v1/models"),
     "tag: unused": (one_declared_tag, lambda d: d["tags"].append({"name": "Spare"}), "Spare"),
     "tag: declared twice": (one_declared_tag, lambda d: d["tags"].append({"name": "Files"}), "Files"),
-    "paths: against the tags": (paths_by_tag, lambda d: move_first(d["paths"], "/v1/files"), "/docs"),
-    "paths: two tags on one path": (
-        paths_by_tag,
-        lambda d: node_of(d, "createFile").update(tags=["Uploads"]),
-        "/v1/files",
-    ),
-    "paths: item before collection": (
-        paths_in_order,
-        lambda d: move_first(d["paths"], "/v1/files/{file_id}"),
-        "/v1/files",
-    ),
-    "paths: by template before by name": (
-        paths_in_order,
-        lambda d: move_first(d["paths"], "/v1/responses/{response_id}"),
-        "/v1/responses",
-    ),
-    "methods: post before get": (methods_in_order, lambda d: move_first(d["paths"]["/v1/files"], "post"), "/v1/files"),
-    "methods: parameters last": (
-        methods_in_order,
-        lambda d: move_first(d["paths"]["/v1/files/{file_id}"], "get"),
-        "/v1/files/{file_id}",
-    ),
-    "methods: head": (methods_in_order, lambda d: d["paths"]["/v1/files"].update(head={}), "/v1/files"),
-    "keys: responses first": (
-        keys_in_order,
-        lambda d: move_first(node_of(d, "listModels"), "responses"),
-        "GET /v1/models",
-    ),
-    "keys: bucket not under the id": (
-        keys_in_order,
-        lambda d: move_first(node_of(d, "listModels"), "x-policy-bucket"),
-        "GET /v1/models",
-    ),
-    "keys: unknown": (keys_in_order, lambda d: node_of(d, "listModels").update(servers=[]), "GET /v1/models"),
     "parameters: missing": (
         parameters_of_the_template,
         lambda d: d["paths"]["/v1/files/{file_id}"].pop("parameters"),
@@ -305,3 +217,71 @@ def test_a_document_out_of_order_is_found(rule: DocumentRule, change: Change, cu
     copy = deepcopy(DOCUMENT)
     change(copy)
     assert culprit in rule(copy)
+
+
+BROKEN_ORDERS: dict[str, tuple[OrderRule, Change, str]] = {
+    "paths: against the tags": (paths_by_tag, lambda d: move_first(d["paths"], "/v1/files"), "/docs"),
+    "paths: two tags on one path": (
+        paths_by_tag,
+        lambda d: node_of(d, "createFile").update(tags=["Uploads"]),
+        "/v1/files",
+    ),
+    "paths: item before collection": (
+        paths_in_order,
+        lambda d: move_first(d["paths"], "/v1/files/{file_id}"),
+        "/v1/files",
+    ),
+    "paths: by template before by name": (
+        paths_in_order,
+        lambda d: move_first(d["paths"], "/v1/responses/{response_id}"),
+        "/v1/responses",
+    ),
+    "methods: post before get": (methods_in_order, lambda d: move_first(d["paths"]["/v1/files"], "post"), "/v1/files"),
+    "methods: parameters last": (
+        methods_in_order,
+        lambda d: move_first(d["paths"]["/v1/files/{file_id}"], "get"),
+        "/v1/files/{file_id}",
+    ),
+    "methods: head": (methods_in_order, lambda d: d["paths"]["/v1/files"].update(head={}), "/v1/files"),
+    "keys: responses first": (
+        key_order,
+        lambda d: move_first(node_of(d, "listModels"), "responses"),
+        "GET /v1/models",
+    ),
+    "keys: bucket not under the id": (
+        key_order,
+        lambda d: move_first(node_of(d, "listModels"), "x-policy-bucket"),
+        "GET /v1/models",
+    ),
+    "keys: unknown": (key_order, lambda d: node_of(d, "listModels").update(servers=[]), "GET /v1/models"),
+    "keys: of the Actions document": (
+        key_order,
+        lambda d: node_of(d, "listModels").update({"x-openai-isConsequential": True}),
+        "GET /v1/models",
+    ),
+    "paths: of an undeclared tag": (
+        paths_by_tag,
+        lambda d: node_of(d, "listModels").update(tags=["Model"]),
+        "/v1/models",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [FULL, ACTIONS])
+@pytest.mark.parametrize("rule", ORDER_RULES, ids=lambda rule: rule.__name__)
+def test_both_documents_keep(rule: OrderRule, name: str) -> None:
+    """The document follows the rule that the function's docstring states."""
+    assert list(rule(name, read_contract(ROOT, name).document)) == []
+
+
+@pytest.mark.parametrize("rule, change, culprit", BROKEN_ORDERS.values(), ids=BROKEN_ORDERS.keys())
+def test_a_broken_order_is_found(rule: OrderRule, change: Change, culprit: str) -> None:
+    """The rule of `codegen.document_rules` names what breaks it in an edited copy."""
+    copy = deepcopy(DOCUMENT)
+    change(copy)
+    assert culprit in {finding.subject for finding in rule(FULL, copy)}
+
+
+def test_every_order_is_shown_to_break() -> None:
+    """No rule is without a case that breaks it."""
+    assert {rule for rule, _, _ in BROKEN_ORDERS.values()} == set(ORDER_RULES)

@@ -5,13 +5,15 @@ Not for: what holds between operations and between documents (`test_spec_policy`
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 
+from codegen.check import check_document
 from codegen.contract import ACTIONS, Bucket, read_contract
 from codegen.exceptions import InvalidContract
 from codegen.reader import Document
-from tests.support.documents import ROOT, decide, edited, first, node_of, nodes
+from tests.support.documents import POLICY_SCHEMA, ROOT, decide, edited, first, node_of, nodes
 
 FULL_CONTRACT = read_contract(ROOT)
 ACTIONS_CONTRACT = read_contract(ROOT, ACTIONS)
@@ -29,58 +31,118 @@ def test_every_operation_has_exactly_one_bucket() -> None:
     assert all(sizes.values())
 
 
-REFUSED: dict[str, Change] = {
-    "no bucket": lambda d: node_of(d, DIRECT).pop("x-policy-bucket"),
-    "an unknown bucket": lambda d: decide(d, DIRECT, bucket="PUBLIC"),
-    "two buckets": lambda d: decide(d, DIRECT, bucket=["ACTIONS_DIRECT", "PROXY_HARNESS"]),
-    "a wrapped operation without a reason": lambda d: decide(d, WRAPPED, bucket="WRAPPER_REQUIRED"),
-    "an excluded operation without a reason": lambda d: decide(d, DIRECT, bucket="EXCLUDED", exclusion="hidden"),
-    "an excluded operation without an exclusion": lambda d: decide(d, DIRECT, bucket="EXCLUDED", reason="No."),
-    "an unknown exclusion": lambda d: decide(d, DIRECT, bucket="EXCLUDED", reason="No.", exclusion="secret"),
-    "an exclusion on a served bucket": lambda d: decide(d, DIRECT, bucket="ACTIONS_DIRECT", exclusion="hidden"),
-    "a reason where none belongs": lambda d: decide(d, DIRECT, bucket="ACTIONS_DIRECT", reason="Because."),
-    "a proxied operation without a review": lambda d: decide(d, HARNESS, bucket="PROXY_HARNESS"),
-    "a proxied operation with an unknown review": lambda d: decide(d, HARNESS, bucket="PROXY_HARNESS", review="mine"),
-    "a review where none belongs": lambda d: decide(d, DIRECT, bucket="ACTIONS_DIRECT", review="json_read"),
-    "a wrapper on a proxied operation": lambda d: decide(
-        d, HARNESS, bucket="PROXY_HARNESS", review="json_read", wrapper="wrapIt"
+REFUSED: dict[str, tuple[str, Change]] = {
+    "no bucket": ("bucket-total", lambda d: node_of(d, DIRECT).pop("x-policy-bucket")),
+    "an unknown bucket": ("bucket-total", lambda d: decide(d, DIRECT, bucket="PUBLIC")),
+    "two buckets": ("bucket-total", lambda d: decide(d, DIRECT, bucket=["ACTIONS_DIRECT", "PROXY_HARNESS"])),
+    "a wrapped operation without a reason": ("reason-given", lambda d: decide(d, WRAPPED, bucket="WRAPPER_REQUIRED")),
+    "an excluded operation without a reason": (
+        "reason-given",
+        lambda d: decide(d, DIRECT, bucket="EXCLUDED", exclusion="hidden"),
     ),
-    "wraps as a word": lambda d: node_of(d, DIRECT).update({"x-policy-wraps": "createFile"}),
-    "wraps nothing": lambda d: node_of(d, DIRECT).update({"x-policy-wraps": []}),
-    "wraps one twice": lambda d: node_of(d, DIRECT).update({"x-policy-wraps": ["createFile", "createFile"]}),
-    "a mistyped field": lambda d: node_of(d, DIRECT).update({"x-policy-buckets": "EXCLUDED"}),
-    "a field of another vendor": lambda d: node_of(d, DIRECT).update({"x-stainless-skip": True}),
-    "a reason that is no sentence": lambda d: decide(d, WRAPPED, bucket="WRAPPER_REQUIRED", reason="multipart"),
-    "a reason without an end": lambda d: decide(d, WRAPPED, bucket="WRAPPER_REQUIRED", reason="Multipart. And"),
-    "a reason over two lines": lambda d: decide(d, WRAPPED, bucket="WRAPPER_REQUIRED", reason="One.\nTwo."),
-    "an end without deprecation": lambda d: node_of(d, DIRECT).update({"x-sunset": "2027-01-01"}),
-    "an end with deprecation denied": lambda d: node_of(d, DIRECT).update(
-        {"x-sunset": "2027-01-01", "deprecated": False}
+    "an excluded operation without an exclusion": (
+        "bucket-total",
+        lambda d: decide(d, DIRECT, bucket="EXCLUDED", reason="No."),
     ),
-    "an end that is no day": lambda d: node_of(d, DIRECT).update({"x-sunset": "soon", "deprecated": True}),
-    "deprecated in words": lambda d: node_of(d, DIRECT).update({"deprecated": "yes"}),
-    "an id with a space": lambda d: node_of(d, DIRECT).update({"operationId": "create response"}),
-    "an id twice": lambda d: node_of(d, DIRECT).update({"operationId": HARNESS}),
-    "no id": lambda d: node_of(d, DIRECT).pop("operationId"),
-    "a wildcard path": lambda d: d["paths"].update({"/v1/files/*": {"get": d["paths"]["/v1/files"]["get"]}}),
-    "a catch-all path": lambda d: d["paths"].update({"/v1/{path}": {"get": d["paths"]["/v1/files"]["get"]}}),
-    "two tags": lambda d: node_of(d, DIRECT)["tags"].append("Files"),
-    "a review without a risk": lambda d: d["x-policy-reviews"]["json_read"].pop("risk"),
-    "a review with more than belongs": lambda d: d["x-policy-reviews"]["json_read"].update({"by": "me"}),
-    "a review whose day is none": lambda d: d["x-policy-reviews"]["json_read"].update({"since": "2026"}),
-    "a review with a strange name": lambda d: d["x-policy-reviews"].update(
-        {"JSON-read": d["x-policy-reviews"]["json_read"]}
+    "an unknown exclusion": (
+        "bucket-total",
+        lambda d: decide(d, DIRECT, bucket="EXCLUDED", reason="No.", exclusion="secret"),
     ),
-    "a tag with an unknown field": lambda d: d["tags"][0].update({"x-policy-open": True}),
-    "a tag that is not mirrored": lambda d: d["tags"][1].update({"x-policy-mirrored": False}),
+    "an exclusion on a served bucket": (
+        "bucket-total",
+        lambda d: decide(d, DIRECT, bucket="ACTIONS_DIRECT", exclusion="hidden"),
+    ),
+    "a reason where none belongs": (
+        "reason-given",
+        lambda d: decide(d, DIRECT, bucket="ACTIONS_DIRECT", reason="Because."),
+    ),
+    "a proxied operation without a review": ("proxy-reviewed", lambda d: decide(d, HARNESS, bucket="PROXY_HARNESS")),
+    "a proxied operation with an unknown review": (
+        "proxy-reviewed",
+        lambda d: decide(d, HARNESS, bucket="PROXY_HARNESS", review="mine"),
+    ),
+    "a review where none belongs": (
+        "proxy-reviewed",
+        lambda d: decide(d, DIRECT, bucket="ACTIONS_DIRECT", review="json_read"),
+    ),
+    "a wrapper on a proxied operation": (
+        "wrapper-links",
+        lambda d: decide(d, HARNESS, bucket="PROXY_HARNESS", review="json_read", wrapper="wrapIt"),
+    ),
+    "wraps as a word": ("wrapper-links", lambda d: node_of(d, DIRECT).update({"x-policy-wraps": "createFile"})),
+    "wraps nothing": ("wrapper-links", lambda d: node_of(d, DIRECT).update({"x-policy-wraps": []})),
+    "wraps one twice": (
+        "wrapper-links",
+        lambda d: node_of(d, DIRECT).update({"x-policy-wraps": ["createFile", "createFile"]}),
+    ),
+    "a mistyped field": ("closed-vocabulary", lambda d: node_of(d, DIRECT).update({"x-policy-buckets": "EXCLUDED"})),
+    "a field of another vendor": ("closed-vocabulary", lambda d: node_of(d, DIRECT).update({"x-stainless-skip": True})),
+    "a reason that is no sentence": (
+        "reason-given",
+        lambda d: decide(d, WRAPPED, bucket="WRAPPER_REQUIRED", reason="multipart"),
+    ),
+    "a reason without an end": (
+        "reason-given",
+        lambda d: decide(d, WRAPPED, bucket="WRAPPER_REQUIRED", reason="Multipart. And"),
+    ),
+    "a reason over two lines": (
+        "reason-given",
+        lambda d: decide(d, WRAPPED, bucket="WRAPPER_REQUIRED", reason="One.\nTwo."),
+    ),
+    "an end without deprecation": (
+        "deprecated-with-sunset",
+        lambda d: node_of(d, DIRECT).update({"x-sunset": "2027-01-01"}),
+    ),
+    "an end with deprecation denied": (
+        "deprecated-with-sunset",
+        lambda d: node_of(d, DIRECT).update({"x-sunset": "2027-01-01", "deprecated": False}),
+    ),
+    "an end that is no day": (
+        "deprecated-with-sunset",
+        lambda d: node_of(d, DIRECT).update({"x-sunset": "soon", "deprecated": True}),
+    ),
+    "deprecated in words": ("deprecated-with-sunset", lambda d: node_of(d, DIRECT).update({"deprecated": "yes"})),
+    "an id with a space": (
+        "unique-operation-ids",
+        lambda d: node_of(d, DIRECT).update({"operationId": "create response"}),
+    ),
+    "an id twice": ("unique-operation-ids", lambda d: node_of(d, DIRECT).update({"operationId": HARNESS})),
+    "no id": ("unique-operation-ids", lambda d: node_of(d, DIRECT).pop("operationId")),
+    "a wildcard path": (
+        "no-wildcard",
+        lambda d: d["paths"].update({"/v1/files/*": {"get": d["paths"]["/v1/files"]["get"]}}),
+    ),
+    "a catch-all path": (
+        "no-wildcard",
+        lambda d: d["paths"].update({"/v1/{path}": {"get": d["paths"]["/v1/files"]["get"]}}),
+    ),
+    "two tags": ("document-loads", lambda d: node_of(d, DIRECT)["tags"].append("Files")),
+    "a review without a risk": ("proxy-reviewed", lambda d: d["x-policy-reviews"]["json_read"].pop("risk")),
+    "a review with more than belongs": (
+        "proxy-reviewed",
+        lambda d: d["x-policy-reviews"]["json_read"].update({"by": "me"}),
+    ),
+    "a review whose day is none": (
+        "proxy-reviewed",
+        lambda d: d["x-policy-reviews"]["json_read"].update({"since": "2026"}),
+    ),
+    "a review with a strange name": (
+        "proxy-reviewed",
+        lambda d: d["x-policy-reviews"].update({"JSON-read": d["x-policy-reviews"]["json_read"]}),
+    ),
+    "a tag with an unknown field": ("closed-vocabulary", lambda d: d["tags"][0].update({"x-policy-open": True})),
+    "a tag that is not mirrored": ("closed-vocabulary", lambda d: d["tags"][1].update({"x-policy-mirrored": False})),
 }
 
 
-@pytest.mark.parametrize("change", REFUSED.values(), ids=REFUSED.keys())
-def test_the_reader_refuses(change: Change) -> None:
-    """A document with this mistake does not load, for the runtime's tools or anybody's."""
+@pytest.mark.parametrize("rule, change", REFUSED.values(), ids=REFUSED.keys())
+def test_the_reader_refuses(rule: str, change: Change) -> None:
+    """A document with this mistake does not load, and `contract check` names the rule that owns it."""
     with pytest.raises(InvalidContract):
         edited(FULL_CONTRACT, change)
+    copy = deepcopy(FULL_CONTRACT.document)
+    change(copy)
+    assert rule in {finding.rule for finding in check_document("openapi.full", copy, POLICY_SCHEMA)[0]}
 
 
 ACCEPTED: dict[str, Change] = {

@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -5,8 +6,9 @@ import orjson
 import pytest
 
 from codegen.cli import main
+from codegen.pin import LOCK
 from codegen.render import GENERATED
-from tests.support.documents import document, operation
+from tests.support.documents import ROOT, document, operation
 
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
@@ -94,6 +96,49 @@ def test_outside_a_checkout_the_command_says_where_to_run_it(
     assert "Run this in the project's folder." in capsys.readouterr().err
     assert run(monkeypatch, tmp_path, "render") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_contract_passes_check_and_lint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this checkout both commands end with 0 and say so in one line."""
+    for command in ("check", "lint"):
+        assert run(monkeypatch, ROOT, command) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["check", "lint"])
+def test_findings_end_with_1_and_are_shown_in_both_forms(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """A broken contract is told to people with the next step, and to GitHub as annotations."""
+    shutil.copytree(ROOT / "spec", tmp_path / "spec")
+    path = tmp_path / "spec" / "openapi.actions.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("openapi: 3.1.0", "openapi: 3.0.3", 1), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("x-policy-unheard_of: true\n")
+    full = tmp_path / "spec" / "openapi.full.yaml"
+    full.write_text(full.read_text(encoding="utf-8").replace("operationId: listModels\n", "operationId: List\n", 1))
+    assert run(monkeypatch, tmp_path, command) == 1
+    assert "spec/openapi." in capsys.readouterr().out
+    assert run(monkeypatch, tmp_path, command, "--format", "github") == 1
+    assert capsys.readouterr().out.startswith("::error file=spec/openapi.")
+
+
+def test_the_inventory_is_pinned_and_drift_is_weighed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pin` writes the lock of the document that it is given; `drift` reports what changed and ends with its weight."""
+    shutil.copytree(ROOT / "spec", tmp_path / "spec")
+    upstream = tmp_path / "upstream.json"
+    node = {"operationId": "listThings", "responses": {"200": {"content": {"application/json": {}}}}}
+    upstream.write_bytes(orjson.dumps({"openapi": "3.1.0", "info": {}, "paths": {"/things": {"get": node}}}))
+    assert run(monkeypatch, tmp_path, "drift", str(upstream), "--format", "json") == 2
+    assert "listThings" in capsys.readouterr().out
+    assert run(monkeypatch, tmp_path, "pin", str(upstream)) == 0
+    assert (tmp_path / LOCK).read_text(encoding="utf-8").splitlines()[1].startswith("GET\t/v1/things\tlistThings\t")
+    assert run(monkeypatch, tmp_path, "drift", str(tmp_path / "absent.json")) == 3
+    capsys.readouterr()
 
 
 def test_an_unknown_command_or_option_ends_with_2(
