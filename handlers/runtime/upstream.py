@@ -5,6 +5,7 @@ httpx types over the aiohttp transport, which is called directly: the httpx clie
 decoding) are not wanted here and cost several times more CPU. Bodies pass through undecoded, pieces as they come.
 """
 
+import asyncio
 import errno
 import socket
 import ssl
@@ -53,6 +54,7 @@ class Upstream:
                 "pool": None,
             }
         }
+        self._idle_timeout_seconds = settings.RELAY_IDLE_TIMEOUT_SECONDS
         self._secret = settings.OPENAI_API_KEY.get_secret_value().encode()
         self._own_headers = _credentials(settings)
         tls = httpx.create_ssl_context()
@@ -118,7 +120,7 @@ class Upstream:
         return Reply(
             status=response.status_code,
             headers=response_headers(response.headers.raw),
-            body=_pieces(response),
+            body=self._pieces(response),
             close=response.aclose,
         )
 
@@ -126,7 +128,7 @@ class Upstream:
         """Read an error whole; hold it back when it repeats our credentials."""
         body = b""
         try:
-            async for piece in _pieces(response):
+            async for piece in self._pieces(response):
                 body += piece
                 if len(body) > MAX_ERROR_BYTES:
                     break
@@ -136,6 +138,19 @@ class Upstream:
             raise UpstreamErrorWithheld
         headers = [header for header in response_headers(response.headers.raw) if header[0] != b"content-length"]
         return Reply(response.status_code, headers, body)
+
+    async def _pieces(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        pieces = aiter(cast("httpx.AsyncByteStream", response.stream))  # the transport makes no other kind
+        while True:
+            try:
+                # aiohttp 3.14 forgets both its reader and its own timeout when a chunk behind the headers is malformed.
+                async with asyncio.timeout(self._idle_timeout_seconds):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except (httpx.TransportError, aiohttp.ClientError, OSError) as error:
+                raise _transport_error(error) from None
+            yield piece
 
 
 def _decoded(response: httpx.Response, body: bytes) -> bytes:
@@ -158,15 +173,6 @@ def _decoded(response: httpx.Response, body: bytes) -> bytes:
     if not decoder.eof:  # cut short, or it unfolds into more than an error may have
         raise UpstreamErrorWithheld
     return decoded
-
-
-async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    stream = cast("httpx.AsyncByteStream", response.stream)  # the transport makes no other kind
-    try:
-        async for piece in stream:
-            yield piece
-    except (httpx.TransportError, aiohttp.ClientError, OSError) as error:
-        raise _transport_error(error) from None
 
 
 def _transport_error(error: Exception) -> Exception:

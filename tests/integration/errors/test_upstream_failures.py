@@ -122,6 +122,9 @@ def test_a_stream_that_takes_too_long_altogether_is_broken_off(
         pytest.param(Script((STREAM_HEAD, b"8\r\ndata: 1\n\r\n")), id="a stream"),
         pytest.param(Script((STREAM_HEAD, b"8\r\ndata:")), id="a stream within an event"),
         pytest.param(Script((STREAM_HEAD, b"zz\r\n")), id="a stream with a broken chunk"),
+        pytest.param(
+            Script((STREAM_HEAD, b"zz\r\n"), interval_seconds=0.2), id="a stream with a broken chunk behind its head"
+        ),
         pytest.param(Script((STREAM_HEAD, b"8\r\ndata: 1\n\r\n"), then_wait=True), id="a stream that falls silent"),
         pytest.param(Script((JSON_HEAD + b"Content-Length: 9\r\n\r\n{",), then_wait=True), id="JSON that falls silent"),
     ],
