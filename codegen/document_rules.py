@@ -13,7 +13,7 @@ import jsonschema_rs
 
 from codegen.contract import ACTIONS, METHODS
 from codegen.findings import Finding
-from codegen.reader import Document
+from codegen.reader import Document, references
 
 KEY_ORDER = (
     "operationId",
@@ -237,15 +237,7 @@ def _references(document: Document) -> Iterator[tuple[str, str]]:
     for kind in (kind for kind in components if kind != "examples"):  # these hold data
         starts += [(f"{kind} {key}", node) for key, node in _mapping(components, kind).items()]
     for where, start in starts:
-        waiting = [start]
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, list):
-                waiting += node
-            elif isinstance(node, dict):
-                waiting += node.values()
-                if isinstance(node.get("$ref"), str):
-                    yield where, node["$ref"]
+        yield from ((where, reference) for reference in references(start))
 
 
 def _unloadable(name: str, where: str, problem: str) -> Finding:

@@ -7,7 +7,7 @@ Not for: deciding what is internal; the contract says so on each operation.
 from typing import Any
 
 from codegen.contract import METHODS, Contract
-from codegen.reader import Document
+from codegen.reader import Document, references
 
 
 def published_document(contract: Contract) -> Document:
@@ -40,13 +40,8 @@ def _reachable(document: Document, start: Any) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     waiting = [start]
     while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        elif isinstance(node, dict):
-            waiting += node.values()
-            reference = node.get("$ref")
-            if isinstance(reference, str) and reference.startswith("#/components/"):
+        for reference in references(waiting.pop()):
+            if reference.startswith("#/components/"):
                 kind, name = reference.removeprefix("#/components/").split("/")
                 if (kind, name) not in found:
                     found.add((kind, name))

@@ -4,7 +4,7 @@ Reads a document of the contract from YAML or JSON text into plain data.
 Not for: deciding what the data means (`codegen.contract`). Reads the file it is given, writes nothing.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,19 @@ def resolve(document: Document, node: Mapping[str, Any]) -> Mapping[str, Any]:
             raise UnreadableDocument(f"`$ref: {pointer}` leads nowhere; define the component or correct the name.")
         node = target
     return node
+
+
+def references(node: Any) -> Iterator[str]:
+    """Every `$ref` inside a part of a document, as it is written there."""
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            if isinstance(part.get("$ref"), str):
+                yield part["$ref"]
 
 
 def _require_mapping(document: object, path: Path) -> Document:
