@@ -6,30 +6,14 @@ import pytest
 
 from codegen.contract import (
     Bucket,
-    Contract,
     Exclusion,
-    Operation,
     Scope,
-    build_contract,
     load_contract,
     read_contract,
 )
 from codegen.exceptions import UnreadableDocument
 from codegen.publication import published_document
-from codegen.reader import Document
-from tests.support.documents import POLICY_SCHEMA, ROOT, document, operation
-
-
-def build(source: Document) -> Contract:
-    """Build the model as the tools do: with the policy schema."""
-    return build_contract("sample", source, policy_schema=POLICY_SCHEMA)
-
-
-def single(changes: dict[str, Any], path: str = "/v1/things", method: str = "get") -> Operation:
-    """The only operation of a document in which it alone is changed."""
-    node = operation(changes=changes)
-    (built,) = build(document({path: {method: node}}))
-    return built
+from tests.support.documents import ROOT, build, document, operation, single
 
 
 def response(*media_types: str) -> dict[str, Any]:

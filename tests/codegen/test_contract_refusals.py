@@ -5,22 +5,10 @@ from typing import Any
 
 import pytest
 
-from codegen.contract import Contract, Operation, build_contract
+from codegen.contract import build_contract
 from codegen.exceptions import ContractError, InvalidContract
 from codegen.reader import Document
-from tests.support.documents import POLICY_SCHEMA, document, operation
-
-
-def build(source: Document) -> Contract:
-    """Build the model as the tools do: with the policy schema."""
-    return build_contract("sample", source, policy_schema=POLICY_SCHEMA)
-
-
-def single(changes: dict[str, Any], path: str = "/v1/things", method: str = "get") -> Operation:
-    """The only operation of a document in which it alone is changed."""
-    node = operation(changes=changes)
-    (built,) = build(document({path: {method: node}}))
-    return built
+from tests.support.documents import build, document, operation, single
 
 
 @pytest.mark.parametrize(

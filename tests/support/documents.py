@@ -5,7 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from codegen.contract import METHODS, Bucket, Contract, Exclusion, build_contract
+from codegen.contract import METHODS, Bucket, Contract, Exclusion, Operation, build_contract
 from codegen.reader import Document, read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +51,17 @@ def document(paths: Mapping[str, Any] | None = None, **top: Any) -> Document:
         "components": {},
         **top,
     }
+
+
+def build(source: Document) -> Contract:
+    """Build the model as the tools do: with the policy schema."""
+    return build_contract("sample", source, policy_schema=POLICY_SCHEMA)
+
+
+def single(changes: Mapping[str, Any], path: str = "/v1/things", method: str = "get") -> Operation:
+    """The only operation of a document in which it alone is changed."""
+    (built,) = build(document({path: {method: operation(changes=changes)}}))
+    return built
 
 
 def edited(contract: Contract, change: Callable[[Document], object]) -> Contract:
