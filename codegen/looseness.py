@@ -4,7 +4,7 @@ Reads `spec/upstream.looser.tsv`: where our contract knowingly allows what upstr
 Edited by hand, no command writes it, and it may only shrink: a line that upstream no longer needs is reported.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from codegen.contract import Contract
@@ -23,10 +23,12 @@ class Looseness:
 
     Args:
         difference: What is allowed; its value is empty for what is not required.
+        reason: Why, for people; two lines that differ in it alone are the same.
     """
 
     operation_id: str
     difference: Difference
+    reason: str = field(default="", compare=False)
 
 
 def read_looseness(root: Path, contract: Contract) -> frozenset[Looseness]:
@@ -50,8 +52,8 @@ def read_looseness(root: Path, contract: Contract) -> frozenset[Looseness]:
         if len(cells) != len(COLUMNS) or not all(cells):
             findings.append(f"{LOOSER}:{number}: must hold {len(COLUMNS)} cells, `-` for no value, and a reason.")
             continue
-        operation_id, kind, place, value, _reason = cells
-        entry = Looseness(operation_id, Difference(kind, place, "" if value == "-" else value))
+        operation_id, kind, place, value, reason = cells
+        entry = Looseness(operation_id, Difference(kind, place, "" if value == "-" else value), reason)
         if kind not in LOOSER_KINDS:
             findings.append(f"{LOOSER}:{number}: the kind must be one of {', '.join(sorted(LOOSER_KINDS))}.")
         if operation_id not in contract.operations:

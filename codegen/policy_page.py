@@ -1,10 +1,13 @@
 """Renders `spec/generated/policy.md`: the policy table for people, with counts on top."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from codegen.contract import Bucket, Contract, Exclusion, Operation
+from codegen.surfaces import surfaces
 
 FILE_NAME = "policy.md"
+COLUMNS = ("Operation", "operationId", "Bucket", "Reached by", "Since", "Why")
 HEADER = "<!-- Written by `contract render` from spec/openapi.full.yaml. Do not edit. -->\n"
 
 
@@ -20,23 +23,30 @@ def render_policy_page(contract: Contract) -> str:
     lines += [f"| {verdict} | {counts[verdict]} |" for verdict in _verdicts() if counts[verdict]]
     lines.append(f"| all | {len(contract.operations)} |")
     for tag in contract.tags:
-        lines += ["", f"## {tag}", "", "| Operation | operationId | Bucket | Why |", "|---|---|---|---|"]
-        lines += [_row(operation) for operation in contract if operation.tag == tag]
+        lines += ["", f"## {tag}", "", _line(COLUMNS), "|" + "---|" * len(COLUMNS)]
+        lines += [_row(operation, contract) for operation in contract if operation.tag == tag]
     return "\n".join(lines) + "\n"
 
 
-def _row(operation: Operation) -> str:
+def _row(operation: Operation, contract: Contract) -> str:
     why = [operation.reason or f"review `{operation.review}`" if operation.reason or operation.review else ""]
     if operation.wrapper:
         why.append(f"Wrapper: `{operation.wrapper}`.")
     if operation.sunset:
         why.append(f"Ends {operation.sunset}.")
+    review = contract.reviews.get(operation.review)
     cells = (
         f"`{operation.method} {operation.path}`",
         f"`{operation.id}`",
         _verdict(operation),
+        ", ".join(surfaces(operation)) or "nobody",
+        review.since if review else "",
         " ".join(part for part in why if part),
     )
+    return _line(cells)
+
+
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

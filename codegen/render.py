@@ -1,16 +1,17 @@
 """
 Computes every generated file from the hand-written contract, and writes or compares them.
 
-Reads `spec/*.yaml` of a checkout, writes only `spec/generated/`.
+Reads `spec/*.yaml` and `spec/upstream.*.tsv` of a checkout, writes only `spec/generated/`.
 """
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from codegen import policy_page, policy_table
+from codegen import policy_html, policy_page, policy_table
 from codegen.contract import ACTIONS, FULL, read_contract
 from codegen.openapi_json import render_openapi_json
+from codegen.upstream_summary import summarise_upstream
 
 GENERATED = Path("spec") / "generated"
 MAX_DIFF_LINES = 60
@@ -36,6 +37,7 @@ def render(root: Path) -> Mapping[str, str]:
         f"{ACTIONS}.json": render_openapi_json(actions),
         policy_table.FILE_NAME: policy_table.render_policy_table(full),
         policy_page.FILE_NAME: policy_page.render_policy_page(full),
+        policy_html.FILE_NAME: policy_html.render_policy_html(full, summarise_upstream(root, full)),
     }
 
 

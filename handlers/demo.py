@@ -127,7 +127,7 @@ def _print_what_to_try(console: Console, url: str, key: str) -> None:
         """  -d '{"model": "gpt-6-luna", "input": "When do we move the wiki?"}'\n"""
         "OPENAI_BASE_URL=$RELAY/v1 OPENAI_API_KEY=$KEY python -c "
         "'import openai; print(openai.OpenAI().models.list().data[0].id)'\n"
-        f"open {url}/docs",
+        f"open {url}/docs and {url}/policy",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -24,3 +24,28 @@ async def retrieve_system_info(request: Request) -> Reply:
             "upstream_calls": services.upstream.calls,
         }
     )
+
+
+async def list_routes(request: Request) -> Reply:
+    """
+    List what the running relay has bound, in the contract's order.
+
+    Returns:
+        `RouteList`.
+
+    Source: operation `listRoutes`.
+    """
+    return Reply.json(
+        {
+            "object": "list",
+            "data": [
+                {
+                    "method": route.operation.method,
+                    "path": route.operation.path,
+                    "operation_id": route.operation.id,
+                    "function": f"{route.function.__module__}.{route.function.__qualname__}",
+                }
+                for route in request.services.routes.values()
+            ],
+        }
+    )

@@ -4,13 +4,16 @@ Operations of the tag Relay: health, the published documents and the pages for p
 None of them asks the upstream.
 """
 
+import re
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import swagger_ui
 
 from codegen.contract import ACTIONS, FULL
-from handlers.runtime.messages import Reply, Request
+from handlers.runtime.app import GENERATED
+from handlers.runtime.messages import Header, Reply, Request
 
 _PAGES = resources.files("handlers") / "pages"
 _SWAGGER_UI = Path(swagger_ui.__file__).parent / "static"
@@ -130,6 +133,37 @@ async def retrieve_docs_asset(request: Request) -> Reply:
     reply = Reply.text((folder / name).read_text(encoding="utf-8"), media_type=_MEDIA_TYPES[Path(name).suffix])
     reply.headers += [(b"cache-control", b"max-age=3600"), (b"x-content-type-options", b"nosniff")]
     return reply
+
+
+async def retrieve_policy(_request: Request) -> Reply:
+    """
+    Answer the page with the decision about every published operation.
+
+    Returns:
+        HTML.
+
+    Source: operation `retrievePolicy`.
+    """
+    page, headers = read_policy_page()
+    reply = Reply.text(page, media_type="text/html")
+    reply.headers += headers
+    return reply
+
+
+@cache
+def read_policy_page() -> tuple[str, list[Header]]:
+    """The page with its headers, read once."""
+    page = (GENERATED / "policy.html").read_text(encoding="utf-8")
+    # The page names the hashes of its own script and style, as written by hand; who may frame it only a header can say.
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    if not policy:
+        raise ValueError("policy.html must name its Content-Security-Policy; run `contract render`")
+    headers = [
+        (b"content-security-policy", f"{policy[1]}; frame-ancestors 'none'".encode()),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    return page, headers
 
 
 def _document(request: Request, name: str) -> Reply:

@@ -9,7 +9,6 @@ Not for: running a request (`handlers.runtime.pipeline`).
 
 import importlib
 import inspect
-import re
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -20,6 +19,7 @@ from connexion.resolver import Resolution, Resolver
 from connexion.spec import OpenAPISpecification
 
 from codegen.contract import Contract
+from codegen.naming import snake_case
 from handlers.runtime.exceptions import (
     UnboundOperations,
 )
@@ -28,13 +28,6 @@ from handlers.runtime.messages import Handler
 
 _HANDLERS = "handlers"
 _CONNEXION_PATH_TYPES = {"type": "string"}
-
-
-def snake_case(name: str) -> str:
-    """Turn an operationId or a tag into the Python name that serves it."""
-    name = re.sub(r"[^A-Za-z0-9]+", "_", name)
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    return name.lower()
 
 
 def bind_functions(contract: Contract) -> Mapping[str, Handler]:

@@ -58,6 +58,9 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     exc.OperationUnsupported: ErrorRule(
         403, "relay_policy_error", "operation_unsupported", "This relay does not serve the operation."
     ),
+    exc.OperationNotProxied: ErrorRule(
+        403, "relay_policy_error", "operation_not_proxied", "The proxy carries PROXY_HARNESS operations only."
+    ),
     exc.StreamingNotAllowed: ErrorRule(
         403, "relay_policy_error", "streaming_not_allowed", "`stream` must be false for this key."
     ),
@@ -113,19 +116,22 @@ def error_to_reply(error: Exception) -> Reply:
     """
     known = error if isinstance(error, exc.RelayError) else exc.InternalError()
     rule = ERROR_TABLE[type(known)]
-    body = {
-        "error": {
-            "message": known.message or rule.message,
-            "type": rule.type,
-            "param": known.param,
-            "code": rule.code,
-        }
-    }
     return Reply(
         status=rule.status,
         headers=[(b"content-type", b"application/json"), *_encode((*rule.headers, *known.headers))],
-        body=orjson.dumps(body),
+        body=orjson.dumps({"error": describe_error(known)}),
     )
+
+
+def describe_error(error: exc.RelayError) -> dict[str, str | None]:
+    """The `error` object with which a request ends."""
+    rule = ERROR_TABLE[type(error)]
+    return {
+        "message": error.message or rule.message,
+        "type": rule.type,
+        "param": error.param,
+        "code": rule.code,
+    }
 
 
 def _encode(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:

@@ -10,7 +10,8 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     │   ├── UnknownOperation        no path of the contract fits
     │   ├── MethodNotAllowed        the path exists, the method does not
     │   ├── OperationUnsupported    in the contract, and refused by it
-    │   └── StreamingNotAllowed     this key gets no event streams
+    │   ├── OperationNotProxied     in the contract, and not for the proxy
+    │   └── StreamingNotAllowed     no event streams for this key, or here
     ├── ContractViolation
     │   ├── MalformedRequest        not HTTP
     │   ├── InvalidParameter        path or query
@@ -86,8 +87,12 @@ class OperationUnsupported(PolicyError):
     """The contract lists the operation as refused."""
 
 
+class OperationNotProxied(PolicyError):
+    """The operation's bucket keeps it from the proxy."""
+
+
 class StreamingNotAllowed(PolicyError):
-    """The key gets no event streams."""
+    """The key or the surface gets no event streams."""
 
 
 class ContractViolation(RelayError):

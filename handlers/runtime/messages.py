@@ -5,7 +5,7 @@ Not for: reading sockets (`handlers.runtime.connection`) or deciding who may ask
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -61,6 +61,8 @@ class Request:
         body: The decoded, validated JSON body.
         content: The pieces of a streamed body (multipart, binary), `None` otherwise.
         content_length: Length of the streamed body in bytes when the client told it.
+        log: What else the request's log line says; never anything that the client sent.
+        reply_headers: Stand on every reply to this request beside the reply's own, refusals included.
     """
 
     id: str
@@ -75,6 +77,8 @@ class Request:
     body: Any = None
     content: AsyncIterator[bytes] | None = None
     content_length: int | None = None
+    log: dict[str, object] = field(default_factory=dict)
+    reply_headers: list[Header] = field(default_factory=list)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (name in lower case)."""

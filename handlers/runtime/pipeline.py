@@ -5,8 +5,6 @@ The middleware that Connexion is given. Nothing here looks at the URL after the 
 """
 
 import asyncio
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from typing import Any
 
 from connexion.middleware.abstract import ROUTING_CONTEXT, RoutedAPI, RoutedMiddleware, SpecMiddleware
@@ -14,7 +12,7 @@ from connexion.operations import AbstractOperation
 from connexion.spec import Specification
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from codegen.contract import JSON, METHODS, Contract, Operation
+from codegen.contract import JSON, METHODS
 from handlers.runtime.access import authorise, authorise_streaming
 from handlers.runtime.connection import Connection
 from handlers.runtime.exceptions import (
@@ -25,9 +23,9 @@ from handlers.runtime.exceptions import (
     UpstreamTimeout,
 )
 from handlers.runtime.matching import Match, OperationIndex
-from handlers.runtime.messages import Handler, Header, Reply, Request
+from handlers.runtime.messages import Header, Reply, Request
+from handlers.runtime.routes import Route
 from handlers.runtime.services import Services
-from handlers.runtime.validation import RequestValidator, SchemaSource
 
 CONNECTION = "relay.connection"
 MATCH = "relay.match"
@@ -40,9 +38,9 @@ class ContractRouter(SpecMiddleware):
     Takes the place of Connexion's routing middleware, which tries one pattern after the other.
     """
 
-    def __init__(self, app: ASGIApp, contract: Contract) -> None:
+    def __init__(self, app: ASGIApp, index: OperationIndex[Route]) -> None:
         self.app = app
-        self._index = OperationIndex((operation, operation) for operation in contract)
+        self._index = index
         self._base_path = ""
 
     def add_api(self, specification: Specification, *, base_path: str | None = None, **_: Any) -> None:
@@ -64,8 +62,8 @@ class ContractRouter(SpecMiddleware):
         if match is None:
             raise UnknownOperation
         method = scope["method"]
-        operation = match.methods.get("GET" if method == "HEAD" else method)
-        if operation is None:
+        route = match.methods.get("GET" if method == "HEAD" else method)
+        if route is None:
             allow = ("allow", ", ".join(_allowed(match)))
             if method != "OPTIONS":
                 raise MethodNotAllowed(headers=[allow])
@@ -75,30 +73,25 @@ class ContractRouter(SpecMiddleware):
         scope[MATCH] = match
         scope.setdefault("extensions", {})[ROUTING_CONTEXT] = {
             "api_base_path": self._base_path,
-            "operation_id": operation.id,
+            "operation_id": route.operation.id,
         }
         await self.app(scope, receive, send)
 
 
 class BoundOperation:
     """
-    One operation with everything that a request to it needs, built once at start.
+    Runs the requests of one route.
 
     Args:
-        operation: From the contract.
-        function: What it is bound to.
-        schemas: Where its validators come from.
+        route: From the services.
     """
 
-    def __init__(self, operation: Operation, function: Handler, services: Services, schemas: SchemaSource) -> None:
-        self.operation = operation
-        self.function = function
+    def __init__(self, route: Route, services: Services) -> None:
+        self._route = route
         self._services = services
-        self._validator = RequestValidator(operation, schemas)
         self._max_json_bytes = services.settings.RELAY_MAX_JSON_BYTES
         self._max_upload_bytes = services.settings.RELAY_MAX_UPLOAD_BYTES
         self._total_timeout_seconds = services.settings.RELAY_TOTAL_TIMEOUT_SECONDS
-        self._lifecycle_headers = _lifecycle_headers(operation)
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """
@@ -108,11 +101,11 @@ class BoundOperation:
             RelayError: The first of these that fails.
         """
         connection: Connection = scope[CONNECTION]
-        connection.extra_headers = self._lifecycle_headers
-        connection.log["operation"] = self.operation.id
+        connection.extra_headers = [*self._route.lifecycle_headers]
+        connection.log["operation"] = self._route.operation.id
         try:
             async with asyncio.timeout(self._total_timeout_seconds):
-                reply = await self.function(await self._admit(scope, connection))
+                reply = await self._route.function(await self._admit(scope, connection))
                 try:
                     await connection.send(reply)
                 finally:
@@ -122,16 +115,17 @@ class BoundOperation:
             raise UpstreamTimeout from None
 
     async def _admit(self, scope: Scope, connection: Connection) -> Request:
-        operation = self.operation
-        match: Match[Operation] = scope[MATCH]
+        operation = self._route.operation
+        validator = self._route.validator
+        match: Match[Route] = scope[MATCH]
         headers: list[Header] = scope["headers"]
         caller = None
         if operation.scopes:
             caller = self._services.keys.authenticate(headers)
             connection.log["key"] = caller.key_id
             authorise(operation, caller)
-        self._validator.check_path(match.path_params)
-        query = self._validator.check_query(scope["query_string"])
+        validator.check_path(match.path_params)
+        query = validator.check_query(scope["query_string"])
         request = Request(
             id=connection.request_id,
             operation=operation,
@@ -141,12 +135,14 @@ class BoundOperation:
             headers=headers,
             caller=caller,
             services=self._services,
+            log=connection.log,
+            reply_headers=connection.extra_headers,
         )
-        media_type = self._validator.media_type(headers)
+        media_type = validator.media_type(headers)
         if media_type == JSON:
             _content_length(headers, self._max_json_bytes)
             request.raw_body = await connection.read_body(self._max_json_bytes)
-            request.body = self._validator.parse_json(request.raw_body)
+            request.body = validator.parse_json(request.raw_body)
         elif media_type is not None:
             request.content_length = _content_length(headers, self._max_upload_bytes)
             request.content = connection.stream_body(self._max_upload_bytes)
@@ -165,13 +161,11 @@ class BoundAPI(RoutedAPI[BoundOperation]):
     def __init__(self, specification: Specification, *, services: Services, **options: Any) -> None:
         super().__init__(specification, **options)
         self._services = services
-        self._schemas = SchemaSource(services.contract)
         self.add_paths()
 
     def make_operation(self, operation: AbstractOperation) -> BoundOperation:
         """Build the object that runs an operation."""
-        contract_operation = self._services.contract.operations[operation.operation_id]
-        return BoundOperation(contract_operation, operation.function, self._services, self._schemas)
+        return BoundOperation(self._services.routes[operation.operation_id], self._services)
 
 
 class BoundOperations(RoutedMiddleware[BoundAPI]):
@@ -189,7 +183,7 @@ class BoundOperations(RoutedMiddleware[BoundAPI]):
         return api
 
 
-def _allowed(match: Match[Operation]) -> list[str]:
+def _allowed(match: Match[Route]) -> list[str]:
     methods = {method.lower() for method in match.methods}
     allowed = [method.upper() for method in METHODS if method in methods]
     if "GET" in allowed:
@@ -207,18 +201,3 @@ def _content_length(headers: list[Header], limit_bytes: int) -> int | None:
                 raise PayloadTooLarge(f"The body must be at most {limit_bytes} bytes.")
             return int(value)
     return None
-
-
-def _lifecycle_headers(operation: Operation) -> list[Header]:
-    """
-    `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) of an operation that upstream ends.
-
-    The day of its end is the only date that is known for sure, so it stands in both.
-    """
-    if not operation.sunset:
-        return []
-    end = datetime.fromisoformat(operation.sunset).replace(tzinfo=UTC)
-    return [
-        (b"deprecation", f"@{int(end.timestamp())}".encode()),
-        (b"sunset", format_datetime(end, usegmt=True).encode()),
-    ]

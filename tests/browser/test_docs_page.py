@@ -1,68 +1,27 @@
 import re
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from codegen.contract import ACTIONS, FULL, Contract, load_contract
 from handlers.runtime.app import GENERATED
+from tests.support.browsing import Visit, visiting
 from tests.support.servers import RelayProcess
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM_OPTIONS = [
-    "--headless",
-    "--no-sandbox",  # the tests may run as root in a container
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MILLISECONDS = 20_000
 SELECTOR = "select#select"
 OPERATION = ".opblock"
 TAG = ".opblock-tag"
 DOCUMENTS = {"Full contract": FULL, "Actions contract": ACTIONS}
 
 
-@dataclass
-class Visit:
-    """A page that is open, and everything that it did."""
-
-    page: Page
-    requests: list[Request] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")  # not longer: while it lives it holds the thread's event loop, which async tests need
-def browser() -> Iterator[Browser]:
-    """The system's Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert path, "install Chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def docs(browser: Browser, relay: RelayProcess) -> Iterator[Visit]:
     """`/docs` of the running relay, loaded and shown."""
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE_MILLISECONDS)
-        visit = Visit(page)
-        page.on("request", lambda request: visit.requests.append(request))
-        page.on("console", lambda m: visit.complaints.append(m.text) if m.type in {"error", "warning"} else None)
-        page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-        page.on("requestfailed", lambda request: visit.complaints.append(f"failed: {request.url}"))
-        page.on("response", lambda r: visit.complaints.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-        page.goto(f"{relay.url}/docs")
-        page.locator(TAG).first.wait_for()
+    with visiting(browser, f"{relay.url}/docs") as visit:
+        visit.page.locator(TAG).first.wait_for()
         yield visit
 
 

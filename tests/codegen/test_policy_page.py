@@ -52,19 +52,28 @@ def test_the_page_counts_each_verdict_and_their_sum() -> None:
 
 
 def test_each_tag_has_its_table_with_the_reason_of_every_decision() -> None:
-    """Per tag, in the document's order, each operation stands with verdict, reason or review, wrapper and end."""
+    """Per tag, in the document's order: each operation with verdict, surfaces, reason or review, wrapper and end."""
     things, others = (table(part.splitlines()) for part in PAGE.split("\n## ")[1:])
     assert things == [
-        ["Operation", "operationId", "Bucket", "Why"],
-        ["`GET /v1/things`", "`retrieveThing`", "PROXY_HARNESS", "review `json_read`"],
+        ["Operation", "operationId", "Bucket", "Reached by", "Since", "Why"],
+        [
+            "`GET /v1/things`",
+            "`retrieveThing`",
+            "PROXY_HARNESS",
+            "Proxy, SDK clients",
+            "2026-11-22",
+            "review `json_read`",
+        ],
         [
             "`POST /v1/things`",
             "`createThing`",
             "WRAPPER_REQUIRED",
+            "Actions by its wrapper, SDK clients",
+            "",
             "Multipart. Wrapper: `uploadThing`. Ends 2026-11-30.",
         ],
     ]
-    assert others[1] == ["`GET /v1/others`", "`downloadOther`", "EXCLUDED (hidden)", "Binary."]
+    assert others[1] == ["`GET /v1/others`", "`downloadOther`", "EXCLUDED (hidden)", "SDK clients", "", "Binary."]
 
 
 def test_the_real_page_shows_every_operation_once_with_a_reason() -> None:
@@ -73,8 +82,10 @@ def test_the_real_page_shows_every_operation_once_with_a_reason() -> None:
     body = table("\n".join(render_policy_page(contract).split("\n## ")[1:]).splitlines())
     rows = [row for row in body if row[0] != "Operation"]
     assert [row[1].strip("`") for row in rows] == list(contract.operations)
-    assert all(len(row) == 4 for row in rows)
-    assert [row[1] for row in rows if not row[3] and row[2] != "ACTIONS_DIRECT"] == []
+    assert all(len(row) == 6 for row in rows)
+    assert [row[1] for row in rows if not row[5] and row[2] != "ACTIONS_DIRECT"] == []
+    assert {row[1] for row in rows if row[3] == "nobody"} == {f"`{o.id}`" for o in contract if not o.served}
+    assert {row[1] for row in rows if row[4]} == {f"`{o.id}`" for o in contract if o.review}
 
 
 def test_the_counts_of_the_real_page_add_up() -> None:

@@ -5,11 +5,12 @@ import pytest
 
 from codegen.contract import ACTIONS, FULL, load_contract
 from codegen.exceptions import ContractError
+from codegen.pin import LOCK
 from codegen.reader import read_yaml
 from codegen.render import GENERATED, MAX_DIFF_LINES, render, stale, write
 from tests.support.documents import ROOT, document, operation
 
-FILES = {"openapi.full.json", "openapi.actions.json", "policy.tsv", "policy.md"}
+FILES = {"openapi.full.json", "openapi.actions.json", "policy.tsv", "policy.md", "policy.html"}
 
 
 def rewrite(checkout: Path, count: int = 1) -> None:
@@ -85,6 +86,22 @@ def test_a_stray_file_is_reported_and_deleted(checkout: Path) -> None:
     assert set(folder_of(checkout)) == FILES
 
 
+def test_a_new_pin_makes_the_page_stale(checkout: Path) -> None:
+    """The page counts the lines of the lock file, so a change there is a change of the page and of nothing else."""
+    write(checkout)
+    with (checkout / LOCK).open("a", encoding="utf-8") as lock:
+        lock.write("GET\t/v1/things?beta=true\tretrieveBetaThing\t-\tapplication/json\t-\n")
+    assert set(stale(checkout)) == {"policy.html"}
+
+
+def test_without_a_lock_file_nothing_is_written(checkout: Path) -> None:
+    """The page cannot say what is pinned when nothing is; the message names the command that pins."""
+    (checkout / LOCK).unlink()
+    with pytest.raises(ContractError, match="run `contract pin FILE`"):
+        write(checkout)
+    assert not (checkout / GENERATED).exists()
+
+
 def test_a_long_diff_is_cut_with_a_word_about_the_rest(checkout: Path) -> None:
     """A diff stays readable in a terminal and says how much it leaves out."""
     write(checkout)
@@ -107,10 +124,12 @@ def test_a_broken_contract_writes_nothing(checkout: Path) -> None:
 
 
 def test_generated_text_ends_with_one_newline_and_says_not_to_edit_it() -> None:
-    """Every file ends as text files do; the page, which takes comments, names its generator and source."""
+    """Every file ends as text files do; those that take comments name their generator and source."""
     files = render(ROOT)
     assert set(files) == FILES
     assert all(content.endswith("\n") and not content.endswith("\n\n") for content in files.values())
+    assert "Written by `contract render` from spec/openapi.full.yaml. Do not edit." in files["policy.md"]
     assert (
-        "Written by `contract render` from spec/openapi.full.yaml. Do not edit." in files["policy.md"].splitlines()[0]
+        "Written by `contract render` from spec/openapi.full.yaml and codegen/pages. Do not edit."
+        in (files["policy.html"])
     )

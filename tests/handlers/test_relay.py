@@ -1,15 +1,16 @@
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from codegen.contract import FULL, Operation, load_contract
+from codegen.naming import snake_case
 from codegen.publication import published_document
-from handlers import operator, relay
+from handlers import operator, proxy, relay
 from handlers.runtime.app import GENERATED
-from handlers.runtime.binding import snake_case
 from handlers.runtime.messages import Handler, Reply
 from handlers.runtime.validation import SchemaSource
 from tests.handlers.conftest import MakeRequest
@@ -17,7 +18,7 @@ from tests.handlers.conftest import MakeRequest
 CONTRACT = load_contract(GENERATED, FULL)
 SCHEMAS = SchemaSource(CONTRACT)
 OWN = [operation for operation in CONTRACT if not operation.mirrored]
-MODULES = {"Relay": relay, "Operator": operator}
+MODULES = {"Relay": relay, "Proxy": proxy, "Operator": operator}
 (ASSET,) = CONTRACT.operations["retrieveDocsAsset"].parameters_in("path")
 ASSETS: list[str] = list(ASSET.schema["enum"])
 
@@ -34,17 +35,20 @@ def content_type(reply: Reply) -> str:
     return dict(reply.headers)[b"content-type"].decode().split(";")[0]
 
 
-def requests_of(operation: Operation) -> list[dict[str, str]]:
-    """Path values with which the operation can be asked: all there are."""
-    return [{"asset": name} for name in ASSETS] if operation.parameters_in("path") else [{}]
+def requests_of(operation: Operation) -> list[dict[str, Any]]:
+    """Requests that the relay answers by itself: all path values there are, and of the bodies those that stay here."""
+    if operation.body is not None:
+        examples = operation.body.content["application/json"].examples.values()
+        return [{"body": example} for example in examples if example.get("dry_run")]
+    return [{"path_params": {"asset": name}} for name in ASSETS] if operation.parameters_in("path") else [{}]
 
 
 @pytest.mark.parametrize("operation", OWN, ids=lambda operation: operation.id)
 async def test_replies_are_what_the_contract_declares(request_of: MakeRequest, operation: Operation) -> None:
     """Each of the relay's own operations answers its declared status and media type, and its body fits its schema."""
     code, declared = operation.success
-    for path_params in requests_of(operation):
-        reply = await function_of(operation)(request_of(operation.id, path_params))
+    for fields in requests_of(operation):
+        reply = await function_of(operation)(request_of(operation.id, **fields))
         assert str(reply.status) == code
         assert content_type(reply) in declared
         media = declared[content_type(reply)]
@@ -57,8 +61,8 @@ async def test_replies_are_what_the_contract_declares(request_of: MakeRequest, o
 @pytest.mark.parametrize("operation", OWN, ids=lambda operation: operation.id)
 async def test_replies_hold_no_credential(request_of: MakeRequest, operation: Operation) -> None:
     """No operation of the relay shows the upstream's key, a relay key or a digest of one."""
-    for path_params in requests_of(operation):
-        request = request_of(operation.id, path_params)
+    for fields in requests_of(operation):
+        request = request_of(operation.id, **fields)
         reply = await function_of(operation)(request)
         assert isinstance(reply.body, bytes)
         settings = request.services.settings
@@ -88,7 +92,7 @@ async def test_the_page_asks_for_assets_that_are_there(request_of: MakeRequest) 
     """Every script and style of the page is one of the operation's assets, and every asset is used by the page."""
     reply = await relay.retrieve_docs(request_of("retrieveDocs"))
     assert isinstance(reply.body, bytes)
-    wanted = re.findall(r'(?:src|href)="([^"]+)"', reply.body.decode())
+    wanted = re.findall(r'(?:src|<link .*href)="([^"]+)"', reply.body.decode())
     assert {link for link in wanted if not link.startswith("data:")} == {f"/docs/{name}" for name in ASSETS}
 
 
@@ -120,6 +124,40 @@ async def test_the_page_shows_both_documents(request_of: MakeRequest) -> None:
     assert isinstance(reply.body, bytes)
     for operation_id in ("retrieveContract", "retrieveActionsContract"):
         assert f'"{CONTRACT.operations[operation_id].path}"'.encode() in reply.body
+
+
+async def test_the_page_of_documents_leads_to_the_policy(request_of: MakeRequest) -> None:
+    """Its link is the path of the operation that shows the policy."""
+    reply = await relay.retrieve_docs(request_of("retrieveDocs"))
+    assert isinstance(reply.body, bytes)
+    assert f'<a href="{CONTRACT.operations["retrievePolicy"].path}">'.encode() in reply.body
+
+
+async def test_the_policy_page_may_run_only_what_it_names(request_of: MakeRequest) -> None:
+    """The header repeats the page's own policy, hashes and all, and forbids frames, guessed types and referrers."""
+    reply = await relay.retrieve_policy(request_of("retrievePolicy"))
+    headers = dict(reply.headers)
+    policy = headers[b"content-security-policy"].decode()
+    own, _, frames = policy.rpartition("; ")
+    assert isinstance(reply.body, bytes)
+    assert f'http-equiv="Content-Security-Policy" content="{own}"' in reply.body.decode()
+    assert frames == "frame-ancestors 'none'"
+    assert "default-src 'none'" in policy
+    assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='; style-src 'sha256-[A-Za-z0-9+/]{43}=';", policy)
+    assert "unsafe" not in policy
+    assert headers[b"referrer-policy"] == b"no-referrer"
+    assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+async def test_a_policy_page_that_names_nothing_is_not_shown(
+    request_of: MakeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A page that was not written by the renderer is an error, not a page without protection."""
+    (tmp_path / "policy.html").write_text("<script>1</script>", encoding="utf-8")
+    monkeypatch.setattr(relay, "GENERATED", tmp_path)
+    relay.read_policy_page.cache_clear()
+    with pytest.raises(ValueError, match="run `contract render`"):
+        await relay.retrieve_policy(request_of("retrievePolicy"))
 
 
 @pytest.mark.parametrize("name", ASSETS)

@@ -210,6 +210,7 @@ def test_location_crosses_only_as_a_path_of_the_mirrored_surface(
         ("GET", "/openapi.json", 200),
         ("GET", "/docs", 200),
         ("GET", "/docs/docs.css", 200),
+        ("GET", "/policy", 200),
     ],
 )
 def test_every_reply_carries_both_ids(method: str, target: str, status: int, client: httpx.Client) -> None:

@@ -7,6 +7,7 @@ import pytest
 from codegen.contract import FULL, JSON, Operation, build_contract, load_contract
 from handlers.runtime.app import GENERATED
 from handlers.runtime.exceptions import DuplicateKey, InvalidBody, MalformedJson, MissingBody
+from handlers.runtime.json_bodies import decode_json, encode_json
 from handlers.runtime.validation import RequestValidator, SchemaSource
 from tests.support.documents import document, operation
 
@@ -174,3 +175,42 @@ def test_unknown_fields_pass_on_mirrored_operations() -> None:
         if found.mirrored:
             RequestValidator(found, SCHEMAS).parse_json(orjson.dumps(with_unknown_fields(value)))
             assert name
+
+
+def test_a_body_inside_another_one_is_named_with_its_place() -> None:
+    """`param` and message lead from the outer body to the fault."""
+    for body, param in (({"model": 5}, "outer.model"), ({}, "outer"), ({"model": "a", "tags": ["1"]}, "outer.tags.0")):
+        with pytest.raises(InvalidBody) as caught:
+            validator().check_body(body, place="outer")
+        assert caught.value.param == param
+        assert caught.value.message.startswith(f"`{param}` ")
+
+
+def test_a_body_where_none_is_taken_does_not_fit() -> None:
+    """Who hands a body to such an operation is told so."""
+    checks = RequestValidator(CONTRACT.operations["listModels"], SCHEMAS)
+    with pytest.raises(InvalidBody) as caught:
+        checks.check_body({}, place="outer")
+    assert caught.value.param == "outer"
+    checks.check_no_body()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"a": [1, -2, 2.5, 1e-7, 0.1, 12345678901234567890123, true, null, {"": {}}]}',
+        b'["\xc3\xbc\\u0000\\ud83c\\udf88"]',
+        b"[" * 200 + b"]" * 200,
+    ],
+)
+def test_what_was_read_is_written_with_the_same_values(raw: bytes) -> None:
+    """Nothing is rounded or lost between reading a body and sending it on."""
+    value = decode_json(raw)
+    assert decode_json(encode_json(value)) == value
+
+
+@pytest.mark.parametrize("raw", [b"1e400", b"[-1e400]", b'{"a": 1' + b"0" * 5_000 + b"}"])
+def test_a_number_beyond_this_machine_is_refused_in_one_place_or_the_other(raw: bytes) -> None:
+    """It is never written as something that is not JSON."""
+    with pytest.raises((MalformedJson, InvalidBody)):
+        encode_json(decode_json(raw))

@@ -85,6 +85,11 @@ def operation_unsupported(stage: Stage) -> httpx.Response:
     return stage.strict.get("/v1/organization/users", params=QUERY)
 
 
+def operation_not_proxied(stage: Stage) -> httpx.Response:
+    """An operation of another bucket as the target of the proxy."""
+    return stage.strict.post("/v1/proxy", json={"method": "GET", "path": f"/v1/files/{MARK}"}, params=QUERY)
+
+
 def streaming_not_allowed(stage: Stage) -> httpx.Response:
     """A stream for an assistant."""
     body = {**RESPONSE, "stream": True}
@@ -177,6 +182,7 @@ SCENARIOS: dict[type[exc.RelayError], Callable[[Stage], httpx.Response | RawRepl
     exc.UnknownOperation: unknown_operation,
     exc.MethodNotAllowed: method_not_allowed,
     exc.OperationUnsupported: operation_unsupported,
+    exc.OperationNotProxied: operation_not_proxied,
     exc.StreamingNotAllowed: streaming_not_allowed,
     exc.MalformedRequest: malformed_request,
     exc.InvalidParameter: invalid_parameter,
