@@ -1,8 +1,8 @@
 """
 Holds a checkout's contract against every rule that can be proven from its documents alone.
 
-Not for: the rules themselves (`codegen.document_rules`, `codegen.rules`) or how findings look (`codegen.findings`).
-Reads `spec/*.yaml` and `spec/upstream.lock.tsv` once each, writes nothing.
+Not for: the rules themselves (`codegen.document_rules`, `codegen.rules`, `codegen.case_rules`) or how findings look
+(`codegen.findings`). Reads `spec/*.yaml`, `spec/upstream.lock.tsv` and the policy cases, writes nothing.
 """
 
 import re
@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from codegen import case_rules
 from codegen.contract import ACTIONS, FULL, Contract, build_contract
 from codegen.document_rules import LOAD_RULES, ORDER_RULES, found_in, policy_fields
 from codegen.exceptions import InvalidContract, UnreadableDocument
 from codegen.findings import Finding, operation_lines
 from codegen.pin import LOCK, read_lock
+from codegen.policy_cases import CaseFiles, PolicyCase
 from codegen.policy_fields import PolicyFields
 from codegen.reader import Document, read_yaml
 from codegen.rules import RULES, upstream_classified
@@ -36,6 +38,7 @@ def check(root: Path) -> list[Finding]:
     try:
         schema = read_yaml(root / POLICY_SCHEMA)
         PolicyFields(schema)
+        case_files = CaseFiles(root, schema)
     except (UnreadableDocument, ValueError) as error:
         return [_unreadable(root, POLICY_SCHEMA, error)]
     (full_findings, full), (actions_findings, actions) = (_check_file(root, name, schema) for name in (FULL, ACTIONS))
@@ -43,6 +46,7 @@ def check(root: Path) -> list[Finding]:
     if full and actions:
         findings += [finding for rule in RULES for finding in rule(full, actions)]
         findings += _upstream_findings(root, full)
+        findings += _case_findings(root, full, case_files)
     return sorted(set(_with_lines(root, findings)))
 
 
@@ -93,6 +97,20 @@ def _upstream_findings(root: Path, contract: Contract) -> list[Finding]:
         return list(upstream_classified(contract, read_lock(root / LOCK).values()))
     except UnreadableDocument as error:
         return [replace(_unreadable(root, LOCK.as_posix(), error), rule="upstream-classified")]
+
+
+def _case_findings(root: Path, contract: Contract, files: CaseFiles) -> list[Finding]:
+    cases: list[PolicyCase] = []
+    unreadable: list[Finding] = []
+    for path in files:
+        try:
+            cases += files.read(path)
+        except UnreadableDocument as error:
+            finding = _unreadable(root, path.relative_to(root).as_posix(), error)
+            unreadable.append(replace(finding, rule=case_rules.RULE))
+    # What cannot be read may hold the case that seems to be missing.
+    missing = [] if unreadable else case_rules.proxy_cases(contract, cases)
+    return [*unreadable, *missing, *case_rules.cases_fit(contract, cases)]
 
 
 def _unreadable(root: Path, file: str, error: Exception) -> Finding:

@@ -11,19 +11,22 @@ import pytest
 from codegen.check import check
 from codegen.document_rules import FIELD_RULES
 from codegen.findings import Finding
+from codegen.policy_cases import CASES
 from tests.support.documents import ROOT
 
 FULL = "spec/openapi.full.yaml"
 ACTIONS = "spec/openapi.actions.yaml"
 LOCK = "spec/upstream.lock.tsv"
+BATCHES = f"{CASES}/team_runs_batches_through_the_proxy.yaml"
 MAX_SECONDS = 3
 DOCUMENTS = (FULL, ACTIONS, LOCK, "spec/policy.schema.yaml")
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A checkout with the shipped contract, to be edited."""
+    """A checkout with the shipped contract and its policy cases, to be edited."""
     (tmp_path / "spec").mkdir()
+    shutil.copytree(ROOT / CASES, tmp_path / CASES)
     for file in DOCUMENTS:
         shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
@@ -100,6 +103,30 @@ EDITS: dict[str, tuple[str, str, str, str, str, tuple[str, ...]]] = {
         "GET /v1/invented",
         (r"GET\t/v1/invented\t.*",),
     ),
+    "an allowed case gone": (
+        BATCHES,
+        r"(?s)  - operation: retrieveBatch\n.*?(?=  - )",
+        "",
+        "proxy-cases",
+        "GET /v1/batches/{batch_id}",
+        (r"  /v1/batches/\{batch_id\}:", r"    get:"),
+    ),
+    "a case of an operation that is renamed": (
+        BATCHES,
+        r"operation: cancelBatch\n",
+        "operation: stopBatch\n",
+        "proxy-cases",
+        "case team_runs_batches_through_the_proxy::5",
+        (r"  - operation: stopBatch",),
+    ),
+    "a field mistyped in a case": (
+        BATCHES,
+        r"(operation: cancelBatch\n    )method:",
+        r"\1verb:",
+        "proxy-cases",
+        "the file",
+        (r"  - operation: cancelBatch",),
+    ),
 }
 
 
@@ -131,6 +158,13 @@ DAMAGES: dict[str, tuple[str, Callable[[str], str], int]] = {
     "a lock without its head": (LOCK, lambda text: text.split("\n", 1)[1], 1),
     "a lock line of three cells": (LOCK, lambda text: text + "GET\t/v1/x\tx\n", 1),
     "an empty lock": (LOCK, lambda _: "", 0),
+    "a schema without cases": (
+        "spec/policy.schema.yaml",
+        lambda text: text.replace("\n  cases:\n", "\n  others:\n", 1),
+        0,
+    ),
+    "cases that are not YAML": (BATCHES, lambda text: text + "[\n", 1),
+    "cases without a situation": (BATCHES, lambda text: text.partition("\n")[2], 1),
 }
 
 
@@ -165,7 +199,8 @@ def test_rules_are_named_as_in_governance(copy: Path) -> None:
     """Each name that a finding may carry has its row in GOVERNANCE.md."""
     rows = set(re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "GOVERNANCE.md").read_text(encoding="utf-8"), re.MULTILINE))
     source = "".join(
-        (ROOT / "codegen" / f"{name}.py").read_text("utf-8") for name in ("rules", "document_rules", "check")
+        (ROOT / "codegen" / f"{name}.py").read_text("utf-8")
+        for name in ("rules", "document_rules", "case_rules", "check")
     )
     named = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', source)) | set(FIELD_RULES.values())
     assert {name for name in named if not name.startswith("x-")} <= rows
