@@ -1,5 +1,6 @@
 """The command `contract`: parses arguments, calls one function, prints. Works on the checkout in the current folder."""
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -8,12 +9,16 @@ from typing import Annotated
 import typer
 
 from codegen.check import check
+from codegen.contract_diff import compare
+from codegen.diff_gate import gate
+from codegen.diff_report import Report
 from codegen.drift import drift
 from codegen.exceptions import ContractError
 from codegen.findings import Finding, to_github, to_text
 from codegen.lint import lint
 from codegen.pin import LOCK, pin
 from codegen.render import GENERATED, stale, write
+from codegen.revision import read_side
 
 app = typer.Typer(
     help="Tools for the contract in spec/. They work on the checkout in the current folder.",
@@ -64,6 +69,35 @@ def lint_command(output: Format = FindingsFormat.TEXT) -> None:
     Exit codes: 0 nothing found, 1 findings, 2 a file cannot be read.
     """
     _show(lint(Path.cwd()), output, "the Actions document fits the importers")
+
+
+@app.command("coverage")
+def coverage_command(
+    url: Annotated[
+        str | None,
+        typer.Option("--url", help="Compare the routes of the relay at this address too.", show_default=False),
+    ] = None,
+    output: Annotated[ReportFormat, typer.Option("--format", help="For people or for programs.")] = (
+        ReportFormat.MARKDOWN
+    ),
+) -> None:
+    """
+    Show for every operation of the contract, the code and the upstream lock who covers it: bucket, function, tests.
+
+    With --url, the variable RELAY_OPERATOR_KEY must hold a key of that relay with the scope `operator`.
+
+    Exit codes: 0 all is covered, 2 something is not, 3 a file cannot be read or the relay cannot be asked.
+    """
+    from codegen.coverage import coverage  # an HTTP client, which no other command needs, takes half of their start
+    from codegen.running_relay import KEY_VARIABLE
+
+    try:
+        found = coverage(Path.cwd(), url, os.environ.get(KEY_VARIABLE, ""))
+    except ContractError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(3) from None
+    typer.echo(found.to_markdown() if output is ReportFormat.MARKDOWN else found.to_json())
+    raise typer.Exit(found.exit_code)
 
 
 @app.command("render")
@@ -125,6 +159,32 @@ def drift_command(
         raise typer.Exit(3) from None
     typer.echo(found.to_markdown() if output is ReportFormat.MARKDOWN else found.to_json())
     raise typer.Exit(found.exit_code)
+
+
+@app.command("diff")
+def diff_command(
+    base: Annotated[
+        str,
+        typer.Argument(help="A git revision, a folder, or one of the two documents.", show_default=False),
+    ],
+    head: Annotated[
+        str | None, typer.Argument(help="The same; the working tree unless given.", show_default=False)
+    ] = None,
+    output: Annotated[ReportFormat, typer.Option("--format", help="For people or for programs.")] = (
+        ReportFormat.MARKDOWN
+    ),
+) -> None:
+    """
+    Compare two editions of the contract and hold the change against the rules for versions and scope.
+
+    Exit codes: 0 the gate passes, 1 it fails, 2 something cannot be read. A folder comes before a revision of the same
+    name; write `refs/heads/NAME` for such a branch.
+    """
+    checkout = Path.cwd()
+    found = compare(read_side(base, checkout), read_side(head, checkout))
+    report = Report(found, gate(found))
+    typer.echo(report.to_markdown() if output is ReportFormat.MARKDOWN else report.to_json())
+    raise typer.Exit(report.exit_code)
 
 
 def main() -> None:

@@ -3,7 +3,8 @@ What can be wrong with a contract, as exceptions.
 
     ContractError            the base
     ├── UnreadableDocument   not YAML or JSON, a key twice, a reference that leads nowhere
-    └── InvalidContract      readable, but breaks rules; carries one finding per broken rule
+    ├── InvalidContract      readable, but breaks rules; carries one finding per broken rule
+    └── RelayNotAsked        a running relay cannot be asked, or does not answer what it should
 """
 
 from collections.abc import Sequence
@@ -28,3 +29,7 @@ class InvalidContract(ContractError):
     def __init__(self, findings: Sequence[str]) -> None:
         self.findings = tuple(findings)
         super().__init__("\n".join(self.findings))
+
+
+class RelayNotAsked(ContractError):
+    """A running relay cannot be asked about its routes."""

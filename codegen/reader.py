@@ -20,6 +20,16 @@ class _StrictLoader(yaml.CSafeLoader):
     """PyYAML's C loader that refuses a key written twice and keeps dates as text."""
 
 
+class _PlainLoader(_StrictLoader):
+    """The same, refusing aliases: what stands there is what is read."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Build a node's value; each node comes here once, unless an alias names it again."""
+        if node in self.constructed_objects:
+            raise UnreadableDocument(f"line {node.start_mark.line + 1}: an alias repeats this value; write it out.")
+        return super().construct_object(node, deep=deep)
+
+
 def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     mapping: dict[Hashable, Any] = {}
     for key_node, value_node in node.value:
@@ -40,19 +50,39 @@ _StrictLoader.add_constructor(  # type: ignore[type-var]
 )
 
 
-def read_yaml(path: Path) -> Document:
+def read_yaml(path: Path, *, aliases: bool = False) -> Document:
     """
     Read one YAML document whose root is a mapping.
+
+    Args:
+        aliases: Whether it may have some, as files of others may.
 
     Raises:
         UnreadableDocument: The file is missing, is not YAML, repeats a key, or its root is not a mapping.
     """
     try:
-        document = yaml.load(path.read_bytes(), Loader=_StrictLoader)  # noqa: S506 - a subclass of the safe loader
+        text = path.read_bytes()
     except OSError as error:
         raise UnreadableDocument(
             f"{path}: cannot be read ({error.strerror}). Run this in the project's folder."
         ) from None
+    return parse_yaml(text, path, aliases=aliases)
+
+
+def parse_yaml(text: bytes, path: Path, *, aliases: bool = False) -> Document:
+    """
+    Read YAML whose root is a mapping.
+
+    Args:
+        path: The file that it comes from, for messages.
+        aliases: Whether it may have some.
+
+    Raises:
+        UnreadableDocument: It is not YAML, repeats a key, or its root is not a mapping.
+    """
+    loader = _StrictLoader if aliases else _PlainLoader
+    try:
+        document = yaml.load(text, Loader=loader)  # noqa: S506 - a subclass of the safe loader
     except yaml.YAMLError as error:
         raise UnreadableDocument(f"{path}: is not YAML: {error}") from None
     except UnreadableDocument as error:

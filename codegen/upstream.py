@@ -109,7 +109,7 @@ def code(text: str) -> str:
 
 def _read(path: Path) -> Document:
     if path.suffix != ".json":
-        return read_yaml(path)
+        return read_yaml(path, aliases=True)
     try:
         return read_json(path)
     except UnreadableDocument:  # its next step is about our own generated files

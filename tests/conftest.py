@@ -16,6 +16,15 @@ from tests.support.servers import (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this project."""
+    parser.addoption(
+        "--update-evidence",
+        action="store_true",
+        help="Write tests/evidence.tsv from what the integration tests have seen, instead of comparing it.",
+    )
+
+
 @pytest.fixture(scope="session")
 def upstream_app() -> SimulatedUpstream:
     """The simulated upstream itself: its recorder and its faults."""

@@ -68,7 +68,7 @@ def test_check_fails_on_stale_files_with_the_diff_and_the_command_that_mends_the
     assert run(monkeypatch, checkout, "render", "--check") == 1
     shown = capsys.readouterr()
     assert "+GET\t/v1/others\tretrieveOther" in shown.out
-    assert "stale: openapi.full.json, policy.md, policy.tsv" in shown.err
+    assert "stale: openapi.full.json, policy.html, policy.md, policy.tsv" in shown.err
     assert "`contract render`" in shown.err
     assert (checkout / GENERATED / "policy.tsv").read_bytes() == before
 

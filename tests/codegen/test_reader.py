@@ -44,6 +44,15 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(file: Path, text: str,
         read_yaml(file)
 
 
+@pytest.mark.parametrize("text", ["a: 1\nb: &it {c: 1}\nd: *it\n", "a: 1\nb: &it text\nd:\n  - *it\n"])
+def test_an_alias_is_refused_unless_the_file_is_of_others(file: Path, text: str) -> None:
+    """What stands in a file of ours is what is read; the line is that of the value which is repeated."""
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UnreadableDocument, match=r"document\.yaml: line 2: an alias repeats this value"):
+        read_yaml(file)
+    assert "d" in read_yaml(file, aliases=True)
+
+
 def test_the_same_key_in_two_mappings_is_fine(file: Path) -> None:
     """Only one mapping's own keys must differ."""
     file.write_text("a: {x: 1}\nb: {x: 1}\n", encoding="utf-8")

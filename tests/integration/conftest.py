@@ -4,7 +4,7 @@ Clients of the official SDK in front of the running relay, and the memory of whi
 Scenarios are written once, as code for `AsyncOpenAI`; `AsyncFace` lets the same code drive the sync client.
 """
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterable
 from typing import Any, cast
 
 import pytest
@@ -12,16 +12,35 @@ from openai import AsyncOpenAI, OpenAI, Stream
 from openai._base_client import BaseSyncPage
 
 from handlers.simulated_upstream import SimulatedUpstream
-from tests.support.servers import RelayProcess
+from tests.support.evidence import RelayLogs, missing_tests
+from tests.support.servers import OUTPUTS, RelayProcess
 
 SDK_KINDS = ("sync", "async")
 TIMEOUT_SECONDS = 10.0  # a hang must fail
 _KIND_BY_HEADER = {"false": "sync", "async:asyncio": "async"}
+_COLLECTED = pytest.StashKey[Iterable[pytest.Item]]()
+# They look back at what the others have done. The last of them looks at these too.
+_CLOSING = ("test_openai_sdk_coverage.py", "test_evidence.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests about all that the SDK has exercised behind those that exercise it."""
-    items.sort(key=lambda item: item.path.name == "test_openai_sdk_coverage.py")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests about all that was exercised behind those that exercise it; note down what was found."""
+    items.sort(key=lambda item: _CLOSING.index(item.path.name) if item.path.name in _CLOSING else -1)
+    config.stash[_COLLECTED] = list(items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def relay_logs() -> RelayLogs:
+    """What relays log for the tests of this folder; other parts may have used the same relays before."""
+    return RelayLogs(OUTPUTS)
+
+
+@pytest.fixture
+def left_out(request: pytest.FixtureRequest) -> list[str]:
+    """The integration tests that this process does not run."""
+    if hasattr(request.config, "workerinput"):
+        return ["those of the other workers of pytest-xdist"]
+    return missing_tests(request.config.stash[_COLLECTED], request.session.items)
 
 
 class AsyncFace:

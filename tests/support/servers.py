@@ -27,6 +27,8 @@ STOP_TIMEOUT_SECONDS = 10.0
 # Recognisable on purpose: the canary tests look for them in everything that the relay says.
 RELAY_KEY = "rk_canary-relay-" + secrets.token_hex(16)
 UPSTREAM_KEY = "sk-canary-upstream-" + secrets.token_hex(16)
+# What every relay of this process has printed and logged, one file each, in the order of their starts.
+OUTPUTS: list[Path] = []
 
 
 class ServerThread:
@@ -102,6 +104,7 @@ def running_relay(
         environment: Further settings, or other values for the usual ones.
     """
     output = folder / f"relay-{secrets.token_hex(4)}.log"
+    OUTPUTS.append(output)
     settings = {
         "OPENAI_API_KEY": UPSTREAM_KEY,
         "OPENAI_BASE_URL": f"{upstream_url}/v1",
