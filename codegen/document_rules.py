@@ -87,6 +87,9 @@ def document_loads(name: str, document: Document) -> Iterator[Finding]:
         for method in METHODS:
             if method in item and not isinstance(item[method], dict):
                 yield _unloadable(name, f"{method.upper()} {path}", "must be a mapping")
+    for where, node in _parts(document):
+        for key in (key for key in _keys(node) if not isinstance(key, str)):
+            yield _unloadable(name, where, f"the key `{key}` must be text in quotes")
     components = _mapping(document, "components")
     known = {f"#/components/{kind}/{key}" for kind in components for key in _mapping(components, kind)}
     for where, reference in _references(document):
@@ -126,6 +129,19 @@ def named_reviews(name: str, document: Document) -> Iterator[Finding]:
         if isinstance(review, str) and isinstance(records, dict) and review not in records:
             problem = f"no record `{review}` in x-policy-reviews"
             yield found_in(name, "proxy-reviewed", where, problem, "Add it or name one that exists")
+
+
+def policy_fields_in_place(name: str, document: Document) -> Iterator[Finding]:
+    """A policy field stands on an operation or a tag, and the reviews at the top of the document; nowhere else."""
+    operations = dict(operation_nodes(document))
+    places = [(key, key) for key in document if key != "x-policy-reviews"]
+    places += [(path, key) for path, item in _items(document) for key in item]
+    # An operation's own fields are those of the vocabulary; what lies below them is not.
+    places += [(where, key) for where, node in operations.items() for key in _keys([*node.values()])]
+    places += [(where, key) for where, node in _parts(document) if where not in operations for key in _keys(node)]
+    for where, key in dict.fromkeys(places):
+        if str(key).startswith("x-policy-"):
+            yield found_in(name, "closed-vocabulary", str(where), f"`{key}` must not stand here", "Delete it")
 
 
 def key_order(name: str, document: Document) -> Iterator[Finding]:
@@ -175,7 +191,13 @@ def methods_in_order(name: str, document: Document) -> Iterator[Finding]:
             yield _misplaced(name, path, f"must hold, in this order, only {', '.join(wanted)}")
 
 
-LOAD_RULES: tuple[DocumentRule, ...] = (document_loads, unique_operation_ids, no_wildcard, named_reviews)
+LOAD_RULES: tuple[DocumentRule, ...] = (
+    document_loads,
+    unique_operation_ids,
+    no_wildcard,
+    named_reviews,
+    policy_fields_in_place,
+)
 ORDER_RULES: tuple[DocumentRule, ...] = (key_order, paths_by_tag, paths_in_order, methods_in_order)
 
 
@@ -231,13 +253,30 @@ def _schema_errors(validator: Validator, node: Any) -> Iterator[tuple[str, str]]
 
 def _references(document: Document) -> Iterator[tuple[str, str]]:
     """Every `$ref` with the operation or component that holds it."""
-    starts: list[tuple[str, Any]] = list(operation_nodes(document))
-    starts += [(path, item.get("parameters")) for path, item in _items(document)]
+    for where, start in _parts(document):
+        if not where.startswith("examples "):  # these hold data
+            yield from ((where, reference) for reference in references(start))
+
+
+def _parts(document: Document) -> Iterator[tuple[str, Any]]:
+    """Every operation, the parameters of every path and every component, with its name for people."""
+    yield from operation_nodes(document)
+    yield from ((path, item.get("parameters")) for path, item in _items(document))
     components = _mapping(document, "components")
-    for kind in (kind for kind in components if kind != "examples"):  # these hold data
-        starts += [(f"{kind} {key}", node) for key, node in _mapping(components, kind).items()]
-    for where, start in starts:
-        yield from ((where, reference) for reference in references(start))
+    for kind in components:
+        yield from ((f"{kind} {key}", node) for key, node in _mapping(components, kind).items())
+
+
+def _keys(node: Any) -> Iterator[Any]:
+    """Every key of every mapping inside a part of a document."""
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            yield from part
 
 
 def _unloadable(name: str, where: str, problem: str) -> Finding:

@@ -95,13 +95,17 @@ def wrapper_kept_out(full: Contract, actions: Contract) -> Iterator[Finding]:
 
 
 def wrapper_links(full: Contract, _: Contract) -> Iterator[Finding]:
-    """A wrapper names what it wraps and the wrapped operation names its wrapper; both exist and agree."""
+    """A wrapper takes and gives JSON; it and what it wraps name each other, and both exist."""
     next_step = "Correct `x-policy-wrapper` there and `x-policy-wraps` here so that both name each other"
     for operation in full:
         wrapper = full.operations.get(operation.wrapper)
         if operation.wrapper and (wrapper is None or operation.id not in wrapper.wraps or wrapper.mirrored):
             problem = f"`{operation.wrapper}` must be an operation of the relay that wraps `{operation.id}`"
             yield _about(full, "wrapper-links", operation, problem, "Correct `x-policy-wrapper` or write the wrapper")
+        if operation.wraps and not operation.json_only:
+            yield _about(
+                full, "wrapper-links", operation, "a wrapper must take and give JSON alone", "Correct its media"
+            )
         for name in operation.wraps:
             wrapped = full.operations.get(name)
             if wrapped is None or wrapped.wrapper != operation.id:
@@ -215,6 +219,10 @@ def _differences(operation: Operation, line: UpstreamOperation) -> Iterator[tupl
     if operation.served and operation.request_media != frozenset(line.request_media):
         problem = f"takes {sorted(operation.request_media)}, upstream takes {sorted(line.request_media)}"
         yield problem, "Write the media types of upstream"
+    # Ours may list more, where upstream's document leaves some out, and it calls the content of a file JSON.
+    unlisted = set(line.response_media) - operation.response_media
+    if operation.served and unlisted and not operation.content_path:
+        yield f"does not list the reply {sorted(unlisted)} of upstream", "Write the media types of upstream"
     if line.deprecated and not operation.deprecated:
         yield "is deprecated upstream", "Add `deprecated: true` and `x-sunset`"
 

@@ -31,6 +31,10 @@ def test_every_upstream_operation_is_in_the_contract() -> None:
         (lambda d: node_of(d, "listModels").update(tags=["Relay"]), "not under a mirrored tag"),
         (lambda d: node_of(d, "createEmbedding").pop("requestBody"), "POST /v1/embeddings takes []"),
         (
+            lambda d: node_of(d, "listModels")["responses"].pop("200"),
+            "GET /v1/models does not list the reply ['application/json'] of upstream",
+        ),
+        (
             lambda d: d["paths"].update(
                 {"/v1/invented": {"get": {**node_of(d, "listModels"), "operationId": "invented"}}}
             ),

@@ -6,6 +6,7 @@ rules (`codegen/test_lint`) or the order of the file (`test_spec_layout`). Opens
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ UNSUPPORTED = first(FULL_CONTRACT, Bucket.EXCLUDED, Exclusion.UNSUPPORTED)
 INTERNAL = first(FULL_CONTRACT, Bucket.EXCLUDED, Exclusion.INTERNAL)
 
 Change = Callable[[Document], object]
+FILE: dict[str, Any] = {"content": {"multipart/form-data": {}}}
 
 
 def wrap(document: Document, *, wrapper: str = DIRECT, wraps: str = WRAPPED, own: bool = True) -> None:
@@ -112,6 +114,11 @@ BROKEN: dict[str, tuple[Rule, Change, str]] = {
     ),
     "wrapper: that wraps another": (rules.wrapper_links, lambda d: wrap(d, wraps="createImage"), DIRECT),
     "wrapper: that wraps nothing known": (rules.wrapper_links, lambda d: wrap(d, wraps="nobody"), DIRECT),
+    "wrapper: that takes files": (
+        rules.wrapper_links,
+        lambda d: node_of(d, DIRECT).update({"x-policy-wraps": [WRAPPED], "requestBody": FILE}),
+        DIRECT,
+    ),
     "wrapper: of the upstream's own": (rules.wrapper_links, lambda d: wrap(d, own=False), WRAPPED),
     "wrapper: whose wrapped operation is silent": (
         rules.wrapper_links,

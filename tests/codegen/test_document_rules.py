@@ -13,6 +13,7 @@ from codegen.document_rules import (
     named_reviews,
     no_wildcard,
     policy_fields,
+    policy_fields_in_place,
     unique_operation_ids,
 )
 from codegen.reader import Document
@@ -39,6 +40,31 @@ BROKEN: dict[str, tuple[DocumentRule, Document, str]] = {
     "loads: a lost reference of a component": (
         document_loads,
         document(components={"schemas": {"Thing": {"properties": {"a": LOST}}}}),
+        "schemas Thing",
+    ),
+    "loads: a status code that is a number": (
+        document_loads,
+        document({"/v1/things": {"get": operation(changes={"responses": {200: {"description": "It."}}})}}),
+        "GET /v1/things",
+    ),
+    "fields: one at the top": (
+        policy_fields_in_place,
+        document() | {"x-policy-default": "EXCLUDED"},
+        "x-policy-default",
+    ),
+    "fields: one of a path": (
+        policy_fields_in_place,
+        document({"/v1/things": {"x-policy-bucket": "EXCLUDED", "get": operation()}}),
+        "/v1/things",
+    ),
+    "fields: one below an operation": (
+        policy_fields_in_place,
+        document({"/v1/things": {"get": operation(changes={"parameters": [{"x-policy-bucket": "EXCLUDED"}]})}}),
+        "GET /v1/things",
+    ),
+    "fields: one of a component": (
+        policy_fields_in_place,
+        document(components={"schemas": {"Thing": {"x-policy-bucket": "EXCLUDED"}}}),
         "schemas Thing",
     ),
     "ids: one twice": (
