@@ -15,6 +15,7 @@ from codegen.diff_report import Report
 from codegen.drift import drift
 from codegen.exceptions import ContractError
 from codegen.findings import Finding, to_github, to_text
+from codegen.importable_document import OPTION, importable_document
 from codegen.lint import lint
 from codegen.pin import LOCK, pin
 from codegen.render import GENERATED, stale, write
@@ -103,13 +104,39 @@ def coverage_command(
 @app.command("render")
 def render_command(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when a generated file is stale.")] = False,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            OPTION, help="Print the Actions document for the relay at this https address.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="With --public-url: write it to this .json or .yaml file.", show_default=False),
+    ] = None,
 ) -> None:
     """
-    Write spec/generated from the hand-written contract.
+    Write spec/generated from the hand-written contract; with --public-url leave it alone and print what to import.
 
-    Exit codes: 0 done or up to date, 1 stale (with --check), 2 the contract cannot be read or breaks its rules.
+    Exit codes: 0 done or up to date, 1 stale (with --check), 2 the contract cannot be read or breaks its rules, or
+    importers would refuse the address.
     """
     root = Path.cwd()
+    if output is not None and public_url is None:
+        raise ContractError(f"--output: goes with {OPTION}; spec/generated has its place.")
+    if public_url is not None:
+        if check:
+            raise ContractError(f"--check: is about spec/generated, which {OPTION} leaves alone; use one of them.")
+        content = importable_document(root, public_url, output.suffix if output else ".json")
+        if output is None:
+            typer.echo(content, nl=False)
+        else:
+            try:
+                output.write_text(content, encoding="utf-8")
+            except OSError as error:
+                raise ContractError(f"{output}: cannot be written: {error.strerror}.") from None
+            typer.echo(f"wrote {output}")
+        return
     if not check:
         for name in write(root):
             typer.echo(f"wrote {GENERATED / name}")

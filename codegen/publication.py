@@ -35,6 +35,16 @@ def published_document(contract: Contract) -> Document:
     return {**document, "tags": tags, "paths": paths, "components": components}
 
 
+def document_at(contract: Contract, url: str) -> Document:
+    """
+    The published document for the relay at an address.
+
+    Args:
+        url: It stands in the place of the servers that the document names.
+    """
+    return {**published_document(contract), "servers": [{"url": url}]}
+
+
 def _reachable(document: Document, start: Any) -> set[tuple[str, str]]:
     """Kind and name of every component that a part of the document leads to."""
     found: set[tuple[str, str]] = set()

@@ -7,6 +7,7 @@ import pytest
 
 from codegen.cli import main
 from codegen.pin import LOCK
+from codegen.reader import read_yaml
 from codegen.render import GENERATED
 from tests.support.documents import ROOT, document, operation
 
@@ -43,6 +44,48 @@ def test_render_says_what_it_wrote(
     }
     assert run(monkeypatch, checkout, "render") == 0
     assert capsys.readouterr().out == ""
+
+
+def test_render_for_a_public_address_prints_or_writes_one_document_and_leaves_the_generated_files_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`contract render --public-url` prints the document, or writes it to the file that is named, and nothing else."""
+    shutil.copytree(ROOT / "spec", tmp_path / "spec", ignore=shutil.ignore_patterns("generated"))
+    assert run(monkeypatch, tmp_path, "render", "--public-url", "https://relay.example.org") == 0
+    assert orjson.loads(capsys.readouterr().out)["servers"] == [{"url": "https://relay.example.org"}]
+    arguments = ("render", "--public-url", "https://relay.example.org", "--output", "import.yaml")
+    assert run(monkeypatch, tmp_path, *arguments) == 0
+    assert capsys.readouterr().out == "wrote import.yaml\n"
+    assert read_yaml(tmp_path / "import.yaml")["servers"] == [{"url": "https://relay.example.org"}]
+    assert not (tmp_path / GENERATED).exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--public-url", "http://relay.example.org"], "--public-url: `http://relay.example.org` is no plain https"),
+        (["--public-url", "https://relay.example.org", "--check"], "--check: is about spec/generated"),
+        (["--output", "import.json"], "--output: goes with --public-url"),
+        (["--public-url", "https://relay.example.org", "--output", "import.txt"], "must end in .json, .yaml, .yml"),
+        (["--public-url", "https://relay.example.org", "--output", "none/import.json"], "cannot be written: No such"),
+    ],
+)
+def test_what_render_cannot_do_ends_with_2_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    """An address that importers refuse and options that do not go together are told apart, in one line."""
+    shutil.copytree(ROOT / "spec", tmp_path / "spec", ignore=shutil.ignore_patterns("generated"))
+    assert run(monkeypatch, tmp_path, "render", *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["spec"]
+    assert not (tmp_path / GENERATED).exists()
 
 
 def test_check_passes_on_a_fresh_checkout_and_writes_nothing(
