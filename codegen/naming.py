@@ -8,3 +8,8 @@ def snake_case(name: str) -> str:
     name = re.sub(r"[^A-Za-z0-9]+", "_", name)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return name.lower()
+
+
+def importer_name(operation_id: str) -> str:
+    """An operationId as the Actions document writes it: importers take letters, digits and underscores only."""
+    return operation_id.replace("-", "_")

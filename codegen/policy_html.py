@@ -197,7 +197,7 @@ def _facts(
     """What the opened row says: term to HTML; what is empty is left out."""
     verdict = operation.bucket, operation.exclusion
     closed = [] if Surface.OPEN in reached else [surface for surface in _COMPARED if surface not in reached]
-    if Surface.WRAPPER in reached:
+    if Surface.WRAPPER in reached and Surface.ACTIONS in closed:
         closed.remove(Surface.ACTIONS)
     return {
         "Bucket": f"{_badge(*verdict)} {_VERDICTS[verdict]}",

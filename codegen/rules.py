@@ -11,17 +11,19 @@ from datetime import date
 from codegen.contract import EVENT_STREAM, JSON, METHODS, Bucket, Contract, Operation, Scope
 from codegen.document_rules import found_in
 from codegen.findings import Finding
+from codegen.naming import importer_name
 from codegen.pin import LOCK
 from codegen.publication import published_document
 from codegen.upstream import UpstreamOperation
 
+WRAPPERS = "/v1/actions/"
 Rule = Callable[[Contract, Contract], Iterator[Finding]]
 
 
 def actions_match(full: Contract, actions: Contract) -> Iterator[Finding]:
     """ACTIONS_DIRECT operations and those of the Actions document are the same, with the same method and path."""
     rule = "actions-match"
-    ours = {(o.id, o.method, o.path): o for o in full if o.bucket is Bucket.ACTIONS_DIRECT}
+    ours = {(importer_name(o.id), o.method, o.path): o for o in full if o.bucket is Bucket.ACTIONS_DIRECT}
     theirs = {(o.id, o.method, o.path): o for o in actions}
     for key, operation in ours.items():
         if key not in theirs:
@@ -36,16 +38,30 @@ def actions_match(full: Contract, actions: Contract) -> Iterator[Finding]:
 
 
 def actions_scope(full: Contract, actions: Contract) -> Iterator[Finding]:
-    """The scope `actions` opens exactly the ACTIONS_DIRECT operations, in both documents."""
+    """The scope `actions` opens exactly the ACTIONS_DIRECT operations, in both documents; the proxy keeps its own."""
     rule = "actions-scope"
     for operation in full:
-        if (Scope.ACTIONS in operation.scopes) is not (operation.bucket is Bucket.ACTIONS_DIRECT):
+        direct = operation.bucket is Bucket.ACTIONS_DIRECT and Scope.PROXY not in operation.scopes
+        if (Scope.ACTIONS in operation.scopes) is not direct:
             problem = "the scope `actions` must stand on ACTIONS_DIRECT operations and on no other"
             yield _about(full, rule, operation, problem, "Correct `security` or the bucket")
     for operation in actions:
-        if operation.scopes != {Scope.ACTIONS}:
-            problem = "operations of the Actions document must open to the scope `actions` alone"
+        if operation.scopes not in ({Scope.ACTIONS}, {Scope.PROXY}):
+            problem = "operations of the Actions document must open to the scope `actions` alone, the proxy to `proxy`"
             yield _about(actions, rule, operation, problem, "Correct `security`")
+
+
+def proxy_alone(full: Contract, actions: Contract) -> Iterator[Finding]:
+    """The scope `proxy` opens one operation of the relay's own and nothing else opens that."""
+    for contract in (full, actions):
+        for operation in contract:
+            if Scope.PROXY in operation.scopes and (operation.scopes != {Scope.PROXY} or operation.mirrored):
+                problem = "what the scope `proxy` opens must be the relay's own and open to nothing else"
+                yield _about(contract, "proxy-alone", operation, problem, "Correct `security`")
+        opened = [operation for operation in contract if Scope.PROXY in operation.scopes]
+        for operation in opened[1:]:
+            problem = f"the scope `proxy` already opens `{opened[0].id}`"
+            yield _about(contract, "proxy-alone", operation, problem, "Give it another scope")
 
 
 def canonical_kept(full: Contract, _: Contract) -> Iterator[Finding]:
@@ -89,7 +105,9 @@ def proxy_reviewed(full: Contract, actions: Contract) -> Iterator[Finding]:
 def wrapper_kept_out(full: Contract, actions: Contract) -> Iterator[Finding]:
     """WRAPPER_REQUIRED operations stand in no Actions document and carry no review that would let the proxy in."""
     for operation in full:
-        if operation.bucket is Bucket.WRAPPER_REQUIRED and (operation.id in actions.operations or operation.review):
+        if operation.bucket is Bucket.WRAPPER_REQUIRED and (
+            importer_name(operation.id) in actions.operations or operation.review
+        ):
             problem = "WRAPPER_REQUIRED must be neither in the Actions document nor open to the proxy"
             yield _about(full, "wrapper-kept-out", operation, problem, "Leave it to a wrapper or change its bucket")
 
@@ -113,6 +131,14 @@ def wrapper_links(full: Contract, _: Contract) -> Iterator[Finding]:
                 yield _about(full, "wrapper-links", operation, problem, next_step)
 
 
+def wrappers_in_place(full: Contract, _: Contract) -> Iterator[Finding]:
+    """What lies under `/v1/actions/` is a wrapper, and wrappers lie there."""
+    for operation in full:
+        if operation.path.startswith(WRAPPERS) is not bool(operation.wraps):
+            problem = f"an operation under `{WRAPPERS}` must wrap others, and one that wraps others must lie there"
+            yield _about(full, "wrappers-in-place", operation, problem, "Correct `x-policy-wraps` or the path")
+
+
 def internal_unpublished(full: Contract, actions: Contract) -> Iterator[Finding]:
     """Internal operations need the scope `operator`, are not upstream's and stand in no published document."""
     published = {
@@ -124,7 +150,7 @@ def internal_unpublished(full: Contract, actions: Contract) -> Iterator[Finding]
     for operation in full:
         if operation.published:
             continue
-        if operation.id in published or operation.id in actions.operations:
+        if operation.id in published or importer_name(operation.id) in actions.operations:
             problem = "an internal operation must be in no published document"
             yield _about(full, "internal-unpublished", operation, problem, f"Delete it in spec/{actions.name}.yaml")
         if operation.scopes != {Scope.OPERATOR} or operation.mirrored:
@@ -181,6 +207,8 @@ RULES: tuple[Rule, ...] = (
     proxy_reviewed,
     wrapper_kept_out,
     wrapper_links,
+    wrappers_in_place,
+    proxy_alone,
     internal_unpublished,
     operator_alone,
     open_reads_only,

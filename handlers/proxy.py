@@ -5,6 +5,7 @@ The target is found by the relay's own index and held against the checks that a 
 an operation: its bucket in the contract is the whole decision.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,6 +15,9 @@ from urllib.parse import quote, urlencode
 from codegen.contract import JSON, Bucket, Operation
 from handlers.runtime.errors import describe_error
 from handlers.runtime.exceptions import (
+    DuplicateKey,
+    InvalidBody,
+    MalformedJson,
     OperationNotProxied,
     RelayError,
     StreamingNotAllowed,
@@ -21,12 +25,16 @@ from handlers.runtime.exceptions import (
     UpstreamProtocolError,
 )
 from handlers.runtime.headers import request_headers
-from handlers.runtime.json_bodies import encode_json
+from handlers.runtime.json_bodies import decode_json, encode_json
 from handlers.runtime.matching import Match
 from handlers.runtime.messages import Header, Reply, Request
 from handlers.runtime.routes import Route
 from handlers.runtime.services import Services
 
+# A field, and its twin for callers that cannot send an object whose fields nobody declares.
+_AS_TEXT = {"query": "query_json", "body": "body_json"}
+# No letter of such a path has a second reading. The contract cannot say so: importers take no `pattern`.
+_PLAIN_PATH = re.compile(r"/v1(?:/[A-Za-z0-9_-][A-Za-z0-9_.:-]*)+", re.ASCII)
 # Rules of GOVERNANCE.md: the one that lets a call pass, and the one that refuses by the exception that says so.
 _ALLOWED = "proxy-reviewed"
 _UNFIT = "proxy-as-direct"
@@ -66,8 +74,8 @@ async def forward_request(request: Request) -> Reply:
         Upstream's answer, unchanged; for a dry run `ProxyVerdict`.
 
     Raises:
-        StreamingNotAllowed: The call asks for a stream (403).
         UnknownOperation: Method and path name no operation that anybody but operators may know of (404).
+        StreamingNotAllowed: The call asks for a stream (403).
         OperationNotProxied: The operation is not `PROXY_HARNESS` (403).
         ContractViolation: Path, query or body do not fit the operation (400).
         UpstreamUnreachable: No connection (502).
@@ -82,8 +90,8 @@ async def forward_request(request: Request) -> Reply:
         request.log["target"] = target.operation.id
         request.reply_headers += target.route.lifecycle_headers
     if wanted.get("dry_run", False):
-        return Reply.json(_verdict(request.services, wanted, target))
-    call = _admit(wanted, target)
+        return Reply.json(_verdict(request, target))
+    call = _admit(request, target)
     reply = await request.services.upstream.send(
         call.operation.method,
         call.path,
@@ -96,13 +104,18 @@ async def forward_request(request: Request) -> Reply:
 
 def _find(services: Services, method: str, path: str) -> _Target | None:
     """The operation; `None` as well where only operators may know that there is one."""
-    match = services.index.match(path)
+    match = services.index.match(path) if _PLAIN_PATH.fullmatch(path) else None
     route = match.methods.get(method) if match else None
     return _Target(route, match) if match and route and route.operation.published else None
 
 
-def _admit(wanted: Mapping[str, Any], target: _Target | None) -> _Call:
+def _admit(request: Request, target: _Target | None) -> _Call:
     """Decide: the call to make, or the exception that refuses it."""
+    if not _PLAIN_PATH.fullmatch(request.body["path"]):
+        raise UnknownOperation(
+            "`path` must begin with `/v1/` and hold plain segments: no percent-encoding, no dot segments, no query."
+        )
+    wanted = _with_objects(request)
     query: Mapping[str, Any] = wanted.get("query", {})
     body = wanted.get("body")
     _refuse_stream(query, body)
@@ -126,6 +139,38 @@ def _admit(wanted: Mapping[str, Any], target: _Target | None) -> _Call:
     return _Call(operation, target.match.path, encoded_query, content)
 
 
+def _with_objects(request: Request) -> Mapping[str, Any]:
+    """
+    The `ProxyRequest` with its texts read as the objects that they hold.
+
+    Raises:
+        ContractViolation: A text is no such object, or its twin came along (400).
+    """
+    wanted = dict(request.body)
+    for name, text_name in _AS_TEXT.items():
+        if text_name not in wanted:
+            continue
+        if name in wanted:
+            raise InvalidBody(f"`{name}` and `{text_name}` must not be sent together.", param=text_name)
+        wanted[name] = _object_in(wanted.pop(text_name), text_name)
+    if wanted.keys() != request.body.keys():
+        # What may stand in a query is said once, in the schema of the plain field.
+        request.services.routes[request.operation.id].validator.check_body(wanted)
+    return wanted
+
+
+def _object_in(text: str, name: str) -> dict[str, Any]:
+    try:
+        value = decode_json(text.encode())
+    except MalformedJson:
+        raise MalformedJson(f"`{name}` must hold valid JSON, and be absent where there is none.", param=name) from None
+    except DuplicateKey:
+        raise DuplicateKey(f"`{name}` must hold no object that has a name twice.", param=name) from None
+    if not isinstance(value, dict):
+        raise InvalidBody(f"`{name}` must hold one JSON object, and be absent where there is none.", param=name)
+    return value
+
+
 def _refuse_stream(query: Mapping[str, Any], body: Mapping[str, Any] | None) -> None:
     for place, fields in (("query", query), ("body", body or {})):
         for name, value in fields.items():
@@ -140,7 +185,7 @@ def _refuse_stream(query: Mapping[str, Any], body: Mapping[str, Any] | None) -> 
 def _what_to_do(operation: Operation) -> str:
     if not operation.served:
         return f"This relay does not serve the operation. {operation.reason}"
-    if operation.wrapper:
+    if operation.bucket is Bucket.WRAPPER_REQUIRED and operation.wrapper:
         return f"Call its wrapper `{operation.wrapper}` instead."
     scopes = " or ".join(f"`{scope}`" for scope in sorted(operation.scopes))
     return f"Call it directly, with a key that has the scope {scopes}."
@@ -194,16 +239,16 @@ async def _is_empty(body: bytes | AsyncIterator[bytes]) -> bool:
     return True
 
 
-def _verdict(services: Services, wanted: Mapping[str, Any], target: _Target | None) -> dict[str, Any]:
+def _verdict(request: Request, target: _Target | None) -> dict[str, Any]:
     operation = target.operation if target else None
     error = None
     try:
-        call = _admit(wanted, target)
+        call = _admit(request, target)
     except RelayError as refusal:
         error = describe_error(refusal)
         rule, reason = _REFUSED.get(type(refusal), _UNFIT), error["message"]
     else:
-        rule, reason = _ALLOWED, services.contract.reviews[call.operation.review].requirement
+        rule, reason = _ALLOWED, request.services.contract.reviews[call.operation.review].requirement
     return {
         "object": "proxy.verdict",
         "allowed": error is None,

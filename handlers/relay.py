@@ -9,7 +9,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+import orjson
 import swagger_ui
+import yaml
 
 from codegen.contract import ACTIONS, FULL
 from handlers.runtime.app import GENERATED
@@ -102,6 +104,18 @@ async def retrieve_actions_contract(request: Request) -> Reply:
     return _document(request, ACTIONS)
 
 
+async def retrieve_actions_contract_as_yaml(request: Request) -> Reply:
+    """
+    Answer the document that assistants import in the form that some importers ask for.
+
+    Returns:
+        The document of `retrieveActionsContract` as YAML.
+
+    Source: operation `retrieveActionsContractAsYaml`; RFC 9512.
+    """
+    return Reply(200, [(b"content-type", b"application/yaml")], write_yaml(request.services.published[ACTIONS]))
+
+
 async def retrieve_docs(_request: Request) -> Reply:
     """
     Answer the page that shows both documents.
@@ -164,6 +178,16 @@ def read_policy_page() -> tuple[str, list[Header]]:
         (b"x-content-type-options", b"nosniff"),
     ]
     return page, headers
+
+
+@cache
+def write_yaml(document: bytes) -> bytes:
+    """A JSON document as YAML in the same order, written once."""
+    value = orjson.loads(document)
+    text: bytes = yaml.dump(
+        value, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=120, encoding="utf-8"
+    )
+    return text
 
 
 def _document(request: Request, name: str) -> Reply:

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis.errors import NoSuchExample
 
-from codegen.contract import ACTIONS, JSON, Bucket, Contract, Media, Operation, read_contract
+from codegen.contract import ACTIONS, JSON, Bucket, Contract, Media, Operation, Scope, read_contract
+from codegen.document_rules import KEY_ORDER
 from codegen.findings import to_text
 from codegen.lint import lint
+from codegen.naming import importer_name
 from codegen.reader import resolve
 from handlers.runtime.validation import SchemaSource
 
@@ -30,17 +32,11 @@ FULL_SCHEMAS = SchemaSource(FULL_CONTRACT)
 JSON_BODY_IDS = [operation.id for operation in ACTIONS_CONTRACT if operation.body]
 
 OPEN_END = 3_000  # length where a schema sets no limit; longer than the full schemas of these bodies allow anywhere
-KEY_ORDER = [
-    "operationId",
-    "x-policy-bucket",
-    "x-openai-isConsequential",
-    "summary",
-    "description",
-    "tags",
-    "parameters",
-    "requestBody",
-    "responses",
-]
+# What the user is asked about before every call, beside deletes: it costs much, hands out a credential, or may be any
+# of the operations behind the proxy.
+CONSEQUENTIAL = {"forwardRequest", "generateVideo", "remixVideo", "create_realtime_client_secret"}
+# By the name that the Actions document gives it; importers take no hyphen.
+FULL_OPERATIONS = {importer_name(operation.id): operation for operation in FULL_CONTRACT}
 
 EXPERIMENT = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 
@@ -90,10 +86,10 @@ def schema_at(contract: Contract, content: Mapping[str, Media]) -> Mapping[str, 
 
 
 def body_schema(contract: Contract, operation_id: str) -> Mapping[str, Any]:
-    """The schema of the JSON body that an operation takes."""
-    body = contract.operations[operation_id].body
-    assert body is not None
-    return schema_at(contract, body.content)
+    """The schema of the JSON body that an operation takes, by its name in the Actions document."""
+    operation = FULL_OPERATIONS[operation_id] if contract is FULL_CONTRACT else contract.operations[operation_id]
+    assert operation.body is not None
+    return schema_at(contract, operation.body.content)
 
 
 def without_nulls(node: object) -> object:
@@ -111,10 +107,12 @@ def test_what_the_importer_refuses_is_absent() -> None:
     assert to_text(lint(ROOT)) == ""
 
 
-def test_only_deleting_asks_for_confirmation_every_time() -> None:
-    """Deletes are consequential; reading, searching, embedding, moderating and asking are not."""
+def test_what_asks_for_confirmation_every_time() -> None:
+    """Deletes are consequential, and so are the few that are listed with their reason; all others are not."""
     for where, node in nodes(DOCUMENT):
-        assert node["x-openai-isConsequential"] is where.startswith("DELETE "), where
+        wanted = where.startswith("DELETE ") or node["operationId"] in CONSEQUENTIAL
+        assert node["x-openai-isConsequential"] is wanted, where
+    assert set(ACTIONS_CONTRACT.operations) >= CONSEQUENTIAL
 
 
 def test_path_parameters_are_those_of_the_path() -> None:
@@ -126,19 +124,22 @@ def test_path_parameters_are_those_of_the_path() -> None:
 
 
 def test_one_bearer_scheme_opens_every_operation() -> None:
-    """There is one security scheme, and the scope `actions` is what every operation needs."""
+    """There is one security scheme; every operation needs the scope `actions`, the proxy its own."""
     assert list(DOCUMENT["components"]["securitySchemes"]) == ["relayBearer"]
     assert DOCUMENT["security"] == [{"relayBearer": ["actions"]}]
-    assert all("security" not in node for _, node in nodes(DOCUMENT))
+    own = {node["operationId"]: node["security"] for _, node in nodes(DOCUMENT) if "security" in node}
+    assert own == {"forwardRequest": [{"relayBearer": [Scope.PROXY]}]}
 
 
 # -- the full document
 
 
 def test_operations_are_the_directly_callable_ones_of_the_full_document() -> None:
-    """Method, path and operationId are those of the ACTIONS_DIRECT operations, in the same order, none more or less."""
+    """Method, path and name are those of the ACTIONS_DIRECT operations, in the same order, none more or less."""
     direct = [operation for operation in FULL_CONTRACT if operation.bucket is Bucket.ACTIONS_DIRECT]
-    assert [(o.method, o.path, o.id) for o in ACTIONS_CONTRACT] == [(o.method, o.path, o.id) for o in direct]
+    assert [(o.method, o.path, o.id) for o in ACTIONS_CONTRACT] == [
+        (o.method, o.path, importer_name(o.id)) for o in direct
+    ]
     assert all(operation.bucket is Bucket.ACTIONS_DIRECT for operation in ACTIONS_CONTRACT)
 
 
@@ -209,7 +210,7 @@ def test_a_field_looser_than_the_full_one_is_found(operation_id: str, name: str,
 @pytest.mark.parametrize("operation", list(ACTIONS_CONTRACT), ids=lambda operation: operation.id)
 def test_a_parameter_valid_for_assistants_is_valid_for_everybody(operation: Operation) -> None:
     """Parameters are some of the full document's, all required ones among them, and their values fit there."""
-    known = {(p.location, p.name): p for p in FULL_CONTRACT.operations[operation.id].parameters}
+    known = {(p.location, p.name): p for p in FULL_OPERATIONS[operation.id].parameters}
     offered = {(p.location, p.name): p for p in operation.parameters}
     assert offered.keys() <= known.keys()
     assert all(offered[key].required for key, parameter in known.items() if parameter.required)
@@ -226,8 +227,8 @@ def test_a_parameter_valid_for_assistants_is_valid_for_everybody(operation: Oper
 @pytest.mark.parametrize("operation", list(ACTIONS_CONTRACT), ids=lambda operation: operation.id)
 def test_replies_are_what_assistants_were_told(operation: Operation) -> None:
     """The full document's example replies, errors included, fit the flat schemas once null fields are left out."""
-    full = FULL_CONTRACT.operations[operation.id]
-    assert operation.responses.keys() == {"200", "default"}
+    full = FULL_OPERATIONS[operation.id]
+    assert operation.responses.keys() == full.responses.keys()
     for code, content in operation.responses.items():
         validator = ACTIONS_SCHEMAS.of(schema_at(ACTIONS_CONTRACT, content))
         examples = full.responses[code][JSON].examples

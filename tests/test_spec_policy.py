@@ -12,13 +12,15 @@ import pytest
 
 from codegen import rules
 from codegen.contract import ACTIONS, Bucket, Contract, Exclusion, read_contract
+from codegen.naming import importer_name
 from codegen.reader import Document
 from codegen.rules import RULES, Rule
 from tests.support.documents import ROOT, decide, edited, first, node_of
 
 FULL_CONTRACT = read_contract(ROOT)
 ACTIONS_CONTRACT = read_contract(ROOT, ACTIONS)
-DIRECT = first(FULL_CONTRACT, Bucket.ACTIONS_DIRECT)
+DIRECT = next(o.id for o in FULL_CONTRACT if o.bucket is Bucket.ACTIONS_DIRECT and o.mirrored)
+DASHED = next(o.id for o in FULL_CONTRACT if o.bucket is Bucket.ACTIONS_DIRECT and importer_name(o.id) != o.id)
 HARNESS = first(FULL_CONTRACT, Bucket.PROXY_HARNESS)
 WRAPPED = first(FULL_CONTRACT, Bucket.WRAPPER_REQUIRED)
 UNSUPPORTED = first(FULL_CONTRACT, Bucket.EXCLUDED, Exclusion.UNSUPPORTED)
@@ -58,6 +60,23 @@ BROKEN: dict[str, tuple[Rule, Change, str]] = {
         rules.actions_scope,
         lambda d: node_of(d, HARNESS).update(security=[{"relayBearer": ["actions"]}]),
         HARNESS,
+    ),
+    "direct: the proxy open to assistants": (
+        rules.actions_scope,
+        lambda d: node_of(d, "forwardRequest").update(
+            security=[{"relayBearer": ["proxy"]}, {"relayBearer": ["actions"]}]
+        ),
+        "forwardRequest",
+    ),
+    "proxy: opens what is upstream's": (
+        rules.proxy_alone,
+        lambda d: node_of(d, HARNESS).update(security=[{"relayBearer": ["proxy"]}]),
+        HARNESS,
+    ),
+    "proxy: opens a second operation": (
+        rules.proxy_alone,
+        lambda d: node_of(d, "startResponse").update(security=[{"relayBearer": ["proxy"]}]),
+        "startResponse",
     ),
     "canonical: taken from SDK clients": (
         rules.canonical_kept,
@@ -101,10 +120,20 @@ BROKEN: dict[str, tuple[Rule, Change, str]] = {
         lambda d: decide(d, DIRECT, bucket="EXCLUDED", reason="No.", exclusion="internal"),
         DIRECT,
     ),
+    "internal: in the Actions document under the importers' name": (
+        rules.internal_unpublished,
+        lambda d: decide(d, DASHED, bucket="EXCLUDED", reason="No.", exclusion="internal"),
+        DASHED,
+    ),
     "wrapped: in the Actions document": (
         rules.wrapper_kept_out,
         lambda d: decide(d, DIRECT, bucket="WRAPPER_REQUIRED", reason="Too long."),
         DIRECT,
+    ),
+    "wrapped: in the Actions document under the importers' name": (
+        rules.wrapper_kept_out,
+        lambda d: decide(d, DASHED, bucket="WRAPPER_REQUIRED", reason="Too long."),
+        DASHED,
     ),
     "wrapper: that does not exist": (rules.wrapper_links, lambda d: wrap(d, wrapper="nobody"), WRAPPED),
     "wrapper: that does not say so": (
@@ -120,6 +149,16 @@ BROKEN: dict[str, tuple[Rule, Change, str]] = {
         DIRECT,
     ),
     "wrapper: of the upstream's own": (rules.wrapper_links, lambda d: wrap(d, own=False), WRAPPED),
+    "wrapper: in another place": (
+        rules.wrappers_in_place,
+        lambda d: d["paths"].update({"/v1/answers": d["paths"].pop("/v1/actions/responses")}),
+        "startResponse",
+    ),
+    "wrapper: that wraps nothing": (
+        rules.wrappers_in_place,
+        lambda d: node_of(d, "startResponse").pop("x-policy-wraps"),
+        "startResponse",
+    ),
     "wrapper: whose wrapped operation is silent": (
         rules.wrapper_links,
         lambda d: node_of(d, "retrieveHealth").update({"x-policy-wraps": [WRAPPED]}),
@@ -184,6 +223,18 @@ BROKEN_ACTIONS: dict[str, tuple[Rule, Change, str]] = {
         rules.actions_scope,
         lambda d: node_of(d, DIRECT).update(security=[{"relayBearer": ["canonical"]}]),
         DIRECT,
+    ),
+    "direct: under a name that importers do not take": (
+        rules.actions_match,
+        lambda d: node_of(d, importer_name(DASHED)).update(operationId=DASHED),
+        DASHED,
+    ),
+    "proxy: open to assistants in the Actions document": (
+        rules.proxy_alone,
+        lambda d: node_of(d, "forwardRequest").update(
+            security=[{"relayBearer": ["proxy"]}, {"relayBearer": ["actions"]}]
+        ),
+        "forwardRequest",
     ),
     "operator: opens an Actions operation": (
         rules.operator_alone,

@@ -65,9 +65,9 @@ REFUSED: dict[str, tuple[str, Change]] = {
         "proxy-reviewed",
         lambda d: decide(d, DIRECT, bucket="ACTIONS_DIRECT", review="json_read"),
     ),
-    "a wrapper on a proxied operation": (
+    "a wrapper on an excluded operation": (
         "wrapper-links",
-        lambda d: decide(d, HARNESS, bucket="PROXY_HARNESS", review="json_read", wrapper="wrapIt"),
+        lambda d: decide(d, HARNESS, bucket="EXCLUDED", exclusion="hidden", reason="No.", wrapper="wrapIt"),
     ),
     "wraps as a word": ("wrapper-links", lambda d: node_of(d, DIRECT).update({"x-policy-wraps": "createFile"})),
     "wraps nothing": ("wrapper-links", lambda d: node_of(d, DIRECT).update({"x-policy-wraps": []})),
@@ -155,6 +155,10 @@ ACCEPTED: dict[str, Change] = {
         d, DIRECT, bucket="WRAPPER_REQUIRED", reason="Too long."
     ),
     "a proxied operation": lambda d: decide(d, DIRECT, bucket="PROXY_HARNESS", review="json_read"),
+    "a proxied operation with a wrapper": lambda d: decide(
+        d, DIRECT, bucket="PROXY_HARNESS", review="json_read", wrapper="askAndWait"
+    ),
+    "a direct operation with a wrapper": lambda d: decide(d, DIRECT, bucket="ACTIONS_DIRECT", wrapper="askAndWait"),
     "a direct operation that wraps": lambda d: node_of(d, DIRECT).update({"x-policy-wraps": [WRAPPED]}),
     "an end": lambda d: node_of(d, DIRECT).update({"x-sunset": "2027-01-01", "deprecated": True}),
     "a deprecation without a day": lambda d: node_of(d, DIRECT).update({"deprecated": True}),

@@ -16,13 +16,16 @@ from connexion.middleware.main import API
 
 import codegen
 from codegen.contract import ACTIONS, FULL, Contract, load_contract
-from codegen.publication import published_document
-from codegen.reader import Document
+from codegen.publication import document_at, published_document
 from handlers.runtime.access import load_key_ring
+from handlers.runtime.artifacts import ArtifactStore
 from handlers.runtime.binding import BindingSpecification, FunctionResolver, binding_view
 from handlers.runtime.edge import Edge
+from handlers.runtime.exceptions import InvalidSettings
+from handlers.runtime.idempotency import Idempotency, open_sql_store
 from handlers.runtime.matching import OperationIndex
 from handlers.runtime.pipeline import BoundOperations, ContractRouter
+from handlers.runtime.remote_files import RemoteFiles
 from handlers.runtime.routes import build_routes
 from handlers.runtime.services import Services
 from handlers.runtime.settings import Settings
@@ -53,10 +56,17 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
         index=OperationIndex((route.operation, route) for route in routes.values()),
         published={
             FULL: orjson.dumps(published_document(full)),
-            ACTIONS: orjson.dumps(_at_public_url(actions, settings.RELAY_PUBLIC_URL)),
+            ACTIONS: orjson.dumps(
+                document_at(actions, settings.RELAY_PUBLIC_URL)
+                if settings.RELAY_PUBLIC_URL
+                else published_document(actions)
+            ),
         },
         keys=load_key_ring(settings),
         upstream=Upstream(settings),
+        remote_files=_remote_files(settings),
+        artifacts=_artifacts(settings, full),
+        idempotency=Idempotency(partial(open_sql_store, settings.RELAY_STORE_URL.get_secret_value())),
     )
 
 
@@ -65,13 +75,18 @@ def create_app(services: Services) -> AsyncApp:
     Build the application over the bound contract.
 
     Returns:
-        An ASGI application; its lifespan closes the connections to the upstream.
+        An ASGI application; its lifespan opens a store that was asked for, and closes all connections.
     """
 
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
-        async with services.upstream:
-            yield
+        async with services.upstream, services.artifacts:
+            try:
+                if "RELAY_STORE_URL" in services.settings.model_fields_set:
+                    await services.idempotency.open()  # a mistake shows now; the one in memory may wait for its use
+                yield
+            finally:
+                await services.idempotency.close()
 
     app = AsyncApp(
         __name__,
@@ -90,6 +105,39 @@ def create_app(services: Services) -> AsyncApp:
     return app
 
 
-def _at_public_url(contract: Contract, public_url: str) -> Document:
-    document = published_document(contract)
-    return {**document, "servers": [{"url": public_url}]} if public_url else document
+def _remote_files(settings: Settings) -> RemoteFiles:
+    try:
+        return RemoteFiles(
+            _listed(settings.RELAY_FILE_HOSTS),
+            _listed(settings.RELAY_FILE_PRIVATE_NETWORKS),
+            settings.RELAY_FILE_MAX_BYTES,
+            settings.RELAY_FILE_TIMEOUT_SECONDS,
+            ca_file=settings.RELAY_FILE_CA_FILE,
+        )
+    except (OSError, ValueError) as error:  # `ssl.SSLError` is an OSError
+        raise InvalidSettings(f"RELAY_FILE_HOSTS, …_PRIVATE_NETWORKS or …_CA_FILE: {error}") from None
+
+
+def _artifacts(settings: Settings, contract: Contract) -> ArtifactStore:
+    url = settings.RELAY_ARTIFACT_URL.get_secret_value()
+    secret = settings.RELAY_ARTIFACT_SECRET.get_secret_value().encode()
+    if url and not secret:
+        raise InvalidSettings(
+            "RELAY_ARTIFACT_SECRET: must be set with RELAY_ARTIFACT_URL, so that links outlive a restart"
+        )
+    try:
+        return ArtifactStore(
+            url,
+            secret or None,
+            settings.RELAY_PUBLIC_URL,
+            path=contract.operations["retrieveArtifact"].path,
+            ttl_seconds=settings.RELAY_ARTIFACT_TTL_SECONDS,
+            max_total_bytes=settings.RELAY_ARTIFACT_MAX_TOTAL_BYTES,
+            max_file_bytes=settings.RELAY_ARTIFACT_MAX_FILE_BYTES,
+        )
+    except ValueError as error:
+        raise InvalidSettings(f"RELAY_ARTIFACT_SECRET: {error}") from None
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]

@@ -64,6 +64,12 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     exc.StreamingNotAllowed: ErrorRule(
         403, "relay_policy_error", "streaming_not_allowed", "`stream` must be false for this key."
     ),
+    exc.ArtifactNotFound: ErrorRule(
+        404,
+        "relay_policy_error",
+        "artifact_not_found",
+        "The link must be one that a reply of this relay named; links end after a short time.",
+    ),
     exc.MalformedRequest: ErrorRule(
         400, "relay_contract_error", "malformed_request", "The request must be valid HTTP/1.1."
     ),
@@ -79,12 +85,43 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
         400, "relay_contract_error", "duplicate_key", "Every name in a JSON object must be unique."
     ),
     exc.InvalidBody: ErrorRule(400, "relay_contract_error", "invalid_body", "The body does not fit the operation."),
+    exc.IdempotencyKeyReused: ErrorRule(
+        400, "relay_contract_error", "idempotency_key_reused", "`idempotency_key` must be new for every other call."
+    ),
     exc.PayloadTooLarge: ErrorRule(413, "relay_contract_error", "body_too_large", "The body exceeds the limit."),
+    exc.FileRefused: ErrorRule(
+        400, "relay_contract_error", "file_refused", "The file must be one of this conversation, named by its link."
+    ),
+    exc.FileTooLarge: ErrorRule(413, "relay_contract_error", "file_too_large", "The file exceeds the limit."),
+    exc.NotText: ErrorRule(
+        400,
+        "relay_contract_error",
+        "not_text",
+        "The file must be text in UTF-8, such as JSON, JSONL, CSV or Markdown; other files cannot be read here.",
+    ),
+    exc.RangeNotSatisfiable: ErrorRule(
+        416, "relay_contract_error", "range_not_satisfiable", "`Range` must begin within the file."
+    ),
     exc.UnsupportedMediaType: ErrorRule(
         415, "relay_contract_error", "unsupported_media_type", "`Content-Type` is missing or not supported."
     ),
     exc.UnsupportedExpectation: ErrorRule(
         417, "relay_contract_error", "unsupported_expectation", "`Expect` must be `100-continue` or absent."
+    ),
+    exc.ArtifactStoreFull: ErrorRule(
+        503,
+        "relay_limit_error",
+        "artifact_store_full",
+        "The relay has no room for another file now; earlier ones end after a short time: try again later.",
+    ),
+    exc.IdempotencyInProgress: ErrorRule(
+        503,
+        "relay_limit_error",
+        "idempotency_in_progress",
+        "The first call with this key is still running; send the same again.",
+    ),
+    exc.StoreUnavailable: ErrorRule(
+        503, "relay_limit_error", "store_unavailable", "Nothing was done; try again later."
     ),
     exc.UpstreamUnreachable: ErrorRule(
         502, "relay_upstream_error", "upstream_unreachable", "The upstream could not be reached; try again later."
@@ -97,6 +134,9 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
         "relay_upstream_error",
         "upstream_error_withheld",
         "The upstream's error could have shown the relay's credentials; its operator should check OPENAI_API_KEY.",
+    ),
+    exc.FileUnreachable: ErrorRule(
+        502, "relay_upstream_error", "file_unreachable", "The file could not be fetched; ask for it again."
     ),
     exc.UpstreamTimeout: ErrorRule(
         504, "relay_upstream_error", "upstream_timeout", "The upstream did not answer in time; try again later."

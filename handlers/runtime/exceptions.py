@@ -11,7 +11,8 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     │   ├── MethodNotAllowed        the path exists, the method does not
     │   ├── OperationUnsupported    in the contract, and refused by it
     │   ├── OperationNotProxied     in the contract, and not for the proxy
-    │   └── StreamingNotAllowed     no event streams for this key, or here
+    │   ├── StreamingNotAllowed     no event streams for this key, or here
+    │   └── ArtifactNotFound        no file behind this link
     ├── ContractViolation
     │   ├── MalformedRequest        not HTTP
     │   ├── InvalidParameter        path or query
@@ -19,19 +20,30 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     │   ├── MalformedJson           not JSON, not UTF-8, or nested too deeply
     │   ├── DuplicateKey            one name twice in one object
     │   ├── InvalidBody             JSON, but against the schema
+    │   ├── IdempotencyKeyReused    the key came before, with another body
     │   ├── PayloadTooLarge
+    │   ├── FileRefused             a file's link or type that is not allowed
+    │   ├── FileTooLarge            a referenced file
+    │   ├── NotText                 a file that has no text to read
+    │   ├── RangeNotSatisfiable
     │   ├── UnsupportedMediaType
     │   └── UnsupportedExpectation
+    ├── LimitError
+    │   ├── ArtifactStoreFull       no room for another file
+    │   ├── IdempotencyInProgress   the first call with this key is still running
+    │   └── StoreUnavailable        nobody can say whether a call was done before
     ├── UpstreamError
     │   ├── UpstreamUnreachable     no connection
     │   ├── UpstreamProtocolError   it answered something that is not HTTP
     │   ├── UpstreamErrorWithheld   its error repeats our credentials, or may do so
+    │   ├── FileUnreachable         a referenced file's own host
     │   └── UpstreamTimeout         it kept silent
     └── InternalError               a defect of the relay
 
     StartupError                    the relay cannot start; never becomes a reply
     ├── InvalidSettings
     ├── InvalidKeyFile
+    ├── InvalidStore
     └── UnboundOperations
 """
 
@@ -95,6 +107,10 @@ class StreamingNotAllowed(PolicyError):
     """The key or the surface gets no event streams."""
 
 
+class ArtifactNotFound(PolicyError):
+    """No file behind this link: whatever the reason, callers are told the same."""
+
+
 class ContractViolation(RelayError):
     """The request does not fit the operation."""
 
@@ -123,8 +139,28 @@ class InvalidBody(ContractViolation):
     """The body is JSON, but not what the operation takes."""
 
 
+class IdempotencyKeyReused(ContractViolation):
+    """The key came before, with another body."""
+
+
 class PayloadTooLarge(ContractViolation):
     """The body exceeds the limit."""
+
+
+class FileRefused(ContractViolation):
+    """The relay does not fetch this file."""
+
+
+class FileTooLarge(ContractViolation):
+    """The file exceeds the limit."""
+
+
+class NotText(ContractViolation):
+    """The file holds something else than text in UTF-8."""
+
+
+class RangeNotSatisfiable(ContractViolation):
+    """The range begins behind the end."""
 
 
 class UnsupportedMediaType(ContractViolation):
@@ -133,6 +169,22 @@ class UnsupportedMediaType(ContractViolation):
 
 class UnsupportedExpectation(ContractViolation):
     """`Expect` asks for something else than `100-continue`."""
+
+
+class LimitError(RelayError):
+    """The relay has no room for this now."""
+
+
+class ArtifactStoreFull(LimitError):
+    """There is no room for another file."""
+
+
+class IdempotencyInProgress(LimitError):
+    """The first call with the key is still running."""
+
+
+class StoreUnavailable(LimitError):
+    """The store cannot say whether the call was done before."""
 
 
 class UpstreamError(RelayError):
@@ -149,6 +201,10 @@ class UpstreamProtocolError(UpstreamError):
 
 class UpstreamErrorWithheld(UpstreamError):
     """The upstream's error repeats the relay's credentials, or cannot be read to tell."""
+
+
+class FileUnreachable(UpstreamError):
+    """The file could not be fetched, or not to its end."""
 
 
 class UpstreamTimeout(UpstreamError):
@@ -169,6 +225,10 @@ class InvalidSettings(StartupError):
 
 class InvalidKeyFile(StartupError):
     """The key file cannot be used."""
+
+
+class InvalidStore(StartupError):
+    """The store cannot be used."""
 
 
 class UnboundOperations(StartupError):

@@ -5,6 +5,8 @@ The middleware that Connexion is given. Nothing here looks at the URL after the 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from connexion.middleware.abstract import ROUTING_CONTEXT, RoutedAPI, RoutedMiddleware, SpecMiddleware
@@ -14,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from codegen.contract import JSON, METHODS
 from handlers.runtime.access import authorise, authorise_streaming
+from handlers.runtime.budget import MAX_REPLY_CHARACTERS, deadline, fit_reply, for_assistant, way_out
 from handlers.runtime.connection import Connection
 from handlers.runtime.exceptions import (
     InvalidParameter,
@@ -22,10 +25,12 @@ from handlers.runtime.exceptions import (
     UnknownOperation,
     UpstreamTimeout,
 )
+from handlers.runtime.idempotency import has_key, takes_key
 from handlers.runtime.matching import Match, OperationIndex
 from handlers.runtime.messages import Header, Reply, Request
 from handlers.runtime.routes import Route
 from handlers.runtime.services import Services
+from handlers.runtime.wrapped_calls import UpstreamRefusal
 
 CONNECTION = "relay.connection"
 MATCH = "relay.match"
@@ -93,6 +98,9 @@ class BoundOperation:
         self._max_upload_bytes = services.settings.RELAY_MAX_UPLOAD_BYTES
         self._total_timeout_seconds = services.settings.RELAY_TOTAL_TIMEOUT_SECONDS
 
+        self._way_out = way_out(route.operation)
+        self._takes_key = takes_key(route.operation, services.contract.document)
+
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """
         Authenticate, authorise, validate, call the function, send its reply.
@@ -105,7 +113,8 @@ class BoundOperation:
         connection.log["operation"] = self._route.operation.id
         try:
             async with asyncio.timeout(self._total_timeout_seconds):
-                reply = await self._route.function(await self._admit(scope, connection))
+                began = asyncio.get_running_loop().time()
+                reply = await self._answer(await self._admit(scope, connection), began)
                 try:
                     await connection.send(reply)
                 finally:
@@ -113,6 +122,25 @@ class BoundOperation:
                         await reply.close()
         except TimeoutError:
             raise UpstreamTimeout from None
+
+    async def _answer(self, request: Request, began: float) -> Reply:
+        """The function's reply: within the budget of an assistant, and once where the caller asks for that."""
+        work = partial(self._work, request)
+        if for_assistant(request):
+            work = partial(self._within_budget, work, began)
+        if self._takes_key and has_key(request):
+            return await self._services.idempotency.run(request, work)
+        return await work()
+
+    async def _within_budget(self, work: Callable[[], Awaitable[Reply]], began: float) -> Reply:
+        async with deadline(self._way_out, began):
+            return await fit_reply(await work(), MAX_REPLY_CHARACTERS, self._way_out)
+
+    async def _work(self, request: Request) -> Reply:
+        try:
+            return await self._route.function(request)
+        except UpstreamRefusal as refusal:
+            return refusal.reply
 
     async def _admit(self, scope: Scope, connection: Connection) -> Request:
         operation = self._route.operation

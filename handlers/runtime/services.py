@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from codegen.contract import Contract
 from handlers.runtime.access import KeyRing
+from handlers.runtime.artifacts import ArtifactStore
+from handlers.runtime.idempotency import Idempotency
 from handlers.runtime.matching import OperationIndex
+from handlers.runtime.remote_files import RemoteFiles
 from handlers.runtime.routes import Route
 from handlers.runtime.settings import Settings
 from handlers.runtime.upstream import Upstream
@@ -21,6 +24,9 @@ class Services:
         routes: operationId to what serves it, in the contract's order.
         index: Paths to the same routes, by method.
         published: The documents that `/openapi.json` and `/openapi.actions.json` answer, encoded.
+        remote_files: Fetches the files that an assistant names by link.
+        artifacts: Keeps the files that an assistant is given a link to.
+        idempotency: Runs calls with an `idempotency_key` once.
     """
 
     settings: Settings
@@ -30,3 +36,6 @@ class Services:
     published: dict[str, bytes]
     keys: KeyRing
     upstream: Upstream
+    remote_files: RemoteFiles
+    artifacts: ArtifactStore
+    idempotency: Idempotency

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from handlers.runtime.exceptions import InvalidSettings
+from handlers.runtime.remote_hosts import DEFAULT_HOSTS
 
 MIN_BOOTSTRAP_KEY_CHARACTERS = 24
 
@@ -57,6 +58,36 @@ class Settings(BaseModel):
     )
     RELAY_SHUTDOWN_TIMEOUT_SECONDS: int = Field(
         default=30, gt=0, description="To finish running requests after SIGTERM."
+    )
+    RELAY_STORE_URL: SecretStr = Field(
+        default=SecretStr("sqlite+aiosqlite://"),
+        description="Where replies to calls with an `idempotency_key` are kept; the default is memory.",
+    )
+    RELAY_ARTIFACT_URL: SecretStr = Field(
+        default=SecretStr(""),
+        description="Where files for assistants lie: `file:///…` or `s3://bucket/folder`; a private folder by default.",
+    )
+    RELAY_ARTIFACT_SECRET: SecretStr = Field(
+        default=SecretStr(""), description="What links to them are signed with; the same for all replicas."
+    )
+    RELAY_ARTIFACT_TTL_SECONDS: int = Field(
+        default=3600, gt=0, le=604800, description="How long such a link is good, and its file kept."
+    )
+    RELAY_ARTIFACT_MAX_TOTAL_BYTES: int = Field(default=2**30, gt=0, description="Of all such files together.")
+    RELAY_ARTIFACT_MAX_FILE_BYTES: int = Field(default=2**28, gt=0, description="Largest single one.")
+    RELAY_FILE_HOSTS: str = Field(
+        default=",".join(DEFAULT_HOSTS),
+        description="Hosts that files of a conversation are fetched from: `name`, `*.suffix` or `prefix*.suffix`.",
+    )
+    RELAY_FILE_PRIVATE_NETWORKS: str = Field(
+        default="", description="Private networks that they may lie in, on any port; never link-local or metadata."
+    )
+    RELAY_FILE_CA_FILE: Path | None = Field(
+        default=None, description="Certificates to trust there, beside the usual ones."
+    )
+    RELAY_FILE_MAX_BYTES: int = Field(default=512 * 2**20, gt=0, description="Largest file fetched by link.")
+    RELAY_FILE_TIMEOUT_SECONDS: float = Field(
+        default=30.0, gt=0, le=35, allow_inf_nan=False, description="To fetch one file, from look-up to last byte."
     )
 
     @field_validator("OPENAI_BASE_URL", "RELAY_PUBLIC_URL")

@@ -8,6 +8,8 @@ import gzip
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -18,11 +20,12 @@ from codegen.contract import EVENT_STREAM, JSON, MULTIPART, Contract, Operation
 from handlers.runtime.matching import OperationIndex
 from handlers.simulated_upstream.behaviour import Answer, Call, World
 from handlers.simulated_upstream.connection import Connection, Receive, Reply, Scope, Send
-from handlers.simulated_upstream.content import PIECE_BYTES, Spool
+from handlers.simulated_upstream.content import PIECE_BYTES, GeneratedContent, Spool
 from handlers.simulated_upstream.control import CONTROL_PREFIX, answer_control
 from handlers.simulated_upstream.errors import BadRequest, MissingKey, NotFound, UpstreamRefusal, envelope
 from handlers.simulated_upstream.faults import Fault, FaultPlan
 from handlers.simulated_upstream.multipart import RequestBody, add_field, read_body, require_parts
+from handlers.simulated_upstream.ranges import PartOfContent, part_of
 from handlers.simulated_upstream.recorder import RecordedRequest, Recorder
 from handlers.simulated_upstream.shapes import required_fields
 
@@ -91,6 +94,8 @@ class SimulatedUpstream:
         except UpstreamRefusal as refusal:
             await connection.drain()
             answer = Answer(refusal.status, value=refusal.body)
+        if not fault.ignore_range:
+            answer = _partial(answer, record)
         reply = self._reply(answer, record, fault, (time.perf_counter() - started) * 1000)
         await connection.send(reply, fault)
 
@@ -119,7 +124,8 @@ class SimulatedUpstream:
             raise BadRequest("The request must have a body.")
         elif body.multipart:
             require_parts(body, self._required_parts.get(operation.id, ()))
-        return self._world.answer(Call(operation, params, _query(record.query), body))
+        background_seconds = fault.background_seconds
+        return self._world.answer(Call(operation, params, _query(record.query), body, background_seconds))
 
     def _reply(self, answer: Answer, record: RecordedRequest, fault: Fault, milliseconds: float) -> Reply:
         headers = {**_service_headers(milliseconds), **answer.headers}
@@ -129,11 +135,15 @@ class SimulatedUpstream:
             headers["content-type"] = f"{EVENT_STREAM}; charset=utf-8"
             headers["cache-control"] = "no-cache"
             pieces, interval = answer.events, self._event_interval_seconds
+            if fault.event_interval_seconds is not None:
+                interval = fault.event_interval_seconds
         elif answer.content is not None:
             headers["content-type"] = answer.media_type
             headers["content-length"] = str(answer.content.size)
             if answer.filename:
                 headers["content-disposition"] = f'attachment; filename="{_header_text(answer.filename)}"'
+            if isinstance(answer.content, PartOfContent):
+                headers["content-range"] = answer.content.header
             pieces = answer.content.pieces()
         elif answer.value is not None:
             headers["content-type"] = JSON
@@ -162,6 +172,20 @@ def served_operations(contract: Contract) -> Iterator[Operation]:
             yield operation
 
 
+def _partial(answer: Answer, record: RecordedRequest) -> Answer:
+    """The part of a file that the request asks for."""
+    if record.method != "GET" or answer.status != HTTPStatus.OK or answer.content is None:
+        return answer
+    part = part_of(answer.content, record.header("range"))
+    if part is None:
+        return answer
+    if part.size == 0:
+        value = envelope("The range is behind the end of the file.", "invalid_request_error")
+        headers = {"content-range": f"bytes */{answer.content.size}"}
+        return Answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, value=value, headers=headers)
+    return replace(answer, status=HTTPStatus.PARTIAL_CONTENT, content=part)
+
+
 def _require_key(record: RecordedRequest) -> None:
     scheme, _, key = (record.header("authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
@@ -173,6 +197,11 @@ def _replacement(fault: Fault, record: RecordedRequest) -> Answer | None:
         message = f"Incorrect API key provided: {record.header('authorization')}."
         body = envelope(message, "invalid_request_error", code="invalid_api_key")
         return Answer(fault.status or 401, value=body)
+    if fault.events is not None:
+        return Answer(fault.status or 200, events=[text.encode() for text in fault.events])
+    if fault.content_bytes is not None:
+        content = GeneratedContent(fault.content_bytes)
+        return Answer(fault.status or 200, content=content, media_type="application/octet-stream")
     if fault.status is None:
         return None
     if fault.body is not None:

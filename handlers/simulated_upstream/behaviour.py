@@ -31,6 +31,7 @@ class Call:
     Args:
         path_params: Template names to decoded values.
         query: By name; `name[key]` as an object, a repeated name as a list.
+        background_seconds: How long what it creates is seen in progress; `None` means as long as everything else.
         chain: The objects that the path names, one per template parameter.
     """
 
@@ -38,6 +39,7 @@ class Call:
     path_params: Mapping[str, str]
     query: Mapping[str, Any]
     body: RequestBody
+    background_seconds: float | None = None
     chain: Sequence[KeptObject] = ()
 
 
@@ -139,12 +141,14 @@ class World:
     def _create(self, call: Call, shape: Shape) -> Answer:
         operation = call.operation
         kept = self.create(operation, call.chain, call.body, special_cases.overrides(operation.id, call.body))
+        if call.background_seconds is not None:
+            kept.finished_at = time.monotonic() + call.background_seconds
         after = special_cases.AFTER_CREATION.get(operation.id)
         if after is not None:
             after(self, call, kept)
         if _wants_stream(call):
             replay = self._replay(operation)
-            kept.become(shape.with_fields(kept.value, _without_identity(replay.final)))
+            kept.value = shape.with_fields(kept.value, _without_identity(replay.final))  # in progress as long as before
             return Answer(self._status(operation), events=replay.events_of(kept.value), media_type=EVENT_STREAM)
         plain = _plain_text(call)
         if plain is not None:

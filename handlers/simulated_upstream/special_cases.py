@@ -136,8 +136,10 @@ def generated(key: str, example: Mapping[str, Any]) -> KeptObject | None:
 
 
 def refreshed(kept: KeptObject) -> dict[str, Any]:
-    """The JSON of an object as of now; vector stores count their files."""
+    """The JSON of an object as of now; vector stores count their files, a queued response has been taken up."""
     value = kept.current
+    if value is kept.started and value.get("object") == "response":
+        return {**value, "status": "in_progress"}
     if value.get("object") != "vector_store" or not isinstance(value.get("file_counts"), dict):
         return value
     states = [str(file.current.get("status")) for file in kept.children.get("files", ())]

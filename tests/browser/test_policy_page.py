@@ -198,7 +198,7 @@ def test_the_page_works_by_keyboard_alone(visit: Visit) -> None:
     page = visit.page
     page.keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
-    page.keyboard.type("/v1/uploads/")
+    page.keyboard.type("/v1/batches/")
     first = page.locator(f"{ROW}:visible").first
     page.keyboard.press("Enter")
     expect(first.locator("summary")).to_be_focused()

@@ -68,7 +68,7 @@ EDITS: dict[str, tuple[str, str, str, str, str, tuple[str, ...]]] = {
     ),
     "gone from the Actions document": (
         ACTIONS,
-        r"(?s)  /v1/models:\n.*?(?=  /v1/models/\{model\}:)",
+        r"(?s)  /v1/models:\n.*?(?=  # ── Files)",
         "",
         "actions-match",
         "GET /v1/models",

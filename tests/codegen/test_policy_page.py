@@ -1,10 +1,12 @@
 import re
 
 from codegen.contract import build_contract, read_contract
-from codegen.policy_page import render_policy_page
+from codegen.policy_page import MULTIPART_TITLE, render_policy_page
 from tests.support.documents import ROOT, document, operation
 
+MULTIPART = {"requestBody": {"content": {"multipart/form-data": {"schema": {"type": "object"}}}}}
 WRAPPED = {
+    **MULTIPART,
     "x-policy-bucket": "WRAPPER_REQUIRED",
     "x-policy-reason": "Multipart.",
     "x-policy-wrapper": "uploadThing",
@@ -13,11 +15,18 @@ WRAPPED = {
     "deprecated": True,
 }
 HIDDEN = {
+    **MULTIPART,
     "x-policy-bucket": "EXCLUDED",
     "x-policy-reason": "Binary.",
     "x-policy-exclusion": "hidden",
     "x-policy-review": None,
     "tags": ["Others"],
+}
+UNWRAPPED = {
+    **MULTIPART,
+    "x-policy-bucket": "WRAPPER_REQUIRED",
+    "x-policy-reason": "Nobody asks for it.",
+    "x-policy-review": None,
 }
 PAGE = render_policy_page(
     build_contract(
@@ -25,9 +34,10 @@ PAGE = render_policy_page(
         document(
             {
                 "/v1/things": {"get": operation(), "post": operation("createThing", WRAPPED)},
+                "/v1/things/parts": {"post": operation("createPart", UNWRAPPED)},
                 "/v1/others": {"get": operation("downloadOther", HIDDEN)},
             },
-            tags=[{"name": "Things"}, {"name": "Others"}],
+            tags=[{"name": "Things", "x-policy-mirrored": True}, {"name": "Others"}],
         ),
     )
 )
@@ -45,15 +55,15 @@ def test_the_page_counts_each_verdict_and_their_sum() -> None:
     assert top == [
         ["Bucket", "Operations"],
         ["PROXY_HARNESS", "1"],
-        ["WRAPPER_REQUIRED", "1"],
+        ["WRAPPER_REQUIRED", "2"],
         ["EXCLUDED (hidden)", "1"],
-        ["all", "3"],
+        ["all", "4"],
     ]
 
 
 def test_each_tag_has_its_table_with_the_reason_of_every_decision() -> None:
     """Per tag, in the document's order: each operation with verdict, surfaces, reason or review, wrapper and end."""
-    things, others = (table(part.splitlines()) for part in PAGE.split("\n## ")[1:])
+    things, others = (table(part.splitlines()) for part in PAGE.split("\n## ")[2:])
     assert things == [
         ["Operation", "operationId", "Bucket", "Reached by", "Since", "Why"],
         [
@@ -72,14 +82,45 @@ def test_each_tag_has_its_table_with_the_reason_of_every_decision() -> None:
             "",
             "Multipart. Wrapper: `uploadThing`. Ends 2026-11-30.",
         ],
+        [
+            "`POST /v1/things/parts`",
+            "`createPart`",
+            "WRAPPER_REQUIRED",
+            "SDK clients",
+            "",
+            "Nobody asks for it.",
+        ],
     ]
     assert others[1] == ["`GET /v1/others`", "`downloadOther`", "EXCLUDED (hidden)", "SDK clients", "", "Binary."]
+
+
+def test_each_multipart_operation_of_the_upstream_has_a_wrapper_or_a_reason() -> None:
+    """A table of its own says what assistants get in place of it; the relay's own operations are not in it."""
+    title, *lines = PAGE.split("\n## ")[1].splitlines()
+    assert title == MULTIPART_TITLE
+    assert "2 operations, 1 with a wrapper." in lines[1]
+    assert table(lines) == [
+        ["Operation", "operationId", "Wrapper", "Why there is none"],
+        ["`POST /v1/things`", "`createThing`", "`uploadThing`", ""],
+        ["`POST /v1/things/parts`", "`createPart`", "", "Nobody asks for it."],
+    ]
+
+
+def test_where_there_is_no_wrapper_the_reason_says_why_none_is_needed() -> None:
+    """That a body is multipart is why a wrapper is needed; it is no reason for having none."""
+    contract = read_contract(ROOT)
+    found = {operation.id: operation for operation in contract if operation.mirrored and operation.multipart}
+    rows = table(render_policy_page(contract).split("\n## ")[1].splitlines())[1:]
+    assert [row[1].strip("`") for row in rows] == list(found)
+    assert all(bool(row[2]) != bool(row[3]) for row in rows)
+    of_wrapped = {operation.reason for operation in found.values() if operation.wrapper}
+    assert [row[1] for row in rows if row[3] in of_wrapped] == []
 
 
 def test_the_real_page_shows_every_operation_once_with_a_reason() -> None:
     """The page of this contract is complete: each operation once, none without a why, unless it goes to assistants."""
     contract = read_contract(ROOT)
-    body = table("\n".join(render_policy_page(contract).split("\n## ")[1:]).splitlines())
+    body = table("\n".join(render_policy_page(contract).split("\n## ")[2:]).splitlines())
     rows = [row for row in body if row[0] != "Operation"]
     assert [row[1].strip("`") for row in rows] == list(contract.operations)
     assert all(len(row) == 6 for row in rows)

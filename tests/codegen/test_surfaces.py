@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from codegen.contract import Bucket, Exclusion, Operation, Scope, read_contract
+from codegen.contract import Bucket, Operation, Scope, read_contract
 from codegen.surfaces import Surface, surfaces
 from tests.support.documents import ROOT, single
 
@@ -11,6 +11,14 @@ OPERATOR = {"security": [{"relayBearer": ["operator"]}]}
 EXPECTED: list[tuple[dict[str, object], list[Surface]]] = [
     ({"x-policy-bucket": "PROXY_HARNESS"}, [Surface.PROXY, Surface.CANONICAL]),
     ({"x-policy-bucket": "ACTIONS_DIRECT", "x-policy-review": None}, [Surface.ACTIONS, Surface.CANONICAL]),
+    (
+        {"x-policy-bucket": "PROXY_HARNESS", "x-policy-wrapper": "wrapThing"},
+        [Surface.WRAPPER, Surface.PROXY, Surface.CANONICAL],
+    ),
+    (
+        {"x-policy-bucket": "ACTIONS_DIRECT", "x-policy-review": None, "x-policy-wrapper": "wrapThing"},
+        [Surface.ACTIONS, Surface.WRAPPER, Surface.CANONICAL],
+    ),
     ({"x-policy-bucket": "WRAPPER_REQUIRED", **WHY}, [Surface.CANONICAL]),
     (
         {"x-policy-bucket": "WRAPPER_REQUIRED", "x-policy-wrapper": "wrapThing", **WHY},
@@ -48,11 +56,18 @@ def test_the_surfaces_are_those_of_the_table_in_the_governance() -> None:
         assert set(surfaces(operation)) - {Surface.WRAPPER} == table[verdict(operation)], operation.id
 
 
-def test_the_proxy_itself_is_reached_by_its_own_scope_alone() -> None:
-    """`/v1/proxy` is hidden, but a key for SDK clients does not open it."""
+def test_the_proxy_itself_is_offered_to_assistants_and_reached_by_its_own_scope_alone() -> None:
+    """`/v1/proxy` is in the Actions document, but no key opens it but one that has its scope."""
     operation = read_contract(ROOT).operations["forwardRequest"]
-    assert (operation.bucket, operation.exclusion) == (Bucket.EXCLUDED, Exclusion.HIDDEN)
-    assert list(surfaces(operation)) == [Surface.PROXY]
+    assert (operation.bucket, set(operation.scopes)) == (Bucket.ACTIONS_DIRECT, {Scope.PROXY})
+    assert list(surfaces(operation)) == [Surface.ACTIONS, Surface.PROXY]
+
+
+def test_wrappers_are_for_assistants_alone() -> None:
+    """SDK clients have what they wrap."""
+    wrappers = [operation for operation in read_contract(ROOT) if operation.wraps]
+    assert wrappers
+    assert all(list(surfaces(operation)) == [Surface.ACTIONS] for operation in wrappers)
 
 
 def verdict(operation: Operation) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from handlers.runtime.validation import SchemaSource
 from tests.handlers.conftest import MakeRequest
 from tests.handlers.runtime.transports import Pieces, Transport, upstream
 from tests.support.contract_requests import plain_path
-from tests.support.documents import decide, edited, node_of
+from tests.support.documents import decide, edited
 
 CONTRACT = load_contract(GENERATED, FULL)
 VERDICT = SchemaSource(CONTRACT).at("#/components/schemas/ProxyVerdict")
@@ -31,6 +31,7 @@ BATCH = {"input_file_id": "file-1", "endpoint": "/v1/embeddings", "completion_wi
 UNFIT = {**BATCH, "endpoint": 5}
 HUGE = {**BATCH, "x": float("inf")}
 ENDLESS = "x" * 40_000
+WRAPPED = {"model": "m", "input": "Hello."}
 
 Call = Callable[..., Request]
 
@@ -44,11 +45,14 @@ def to(method: str, path: str, **rest: Any) -> dict[str, Any]:
 REFUSALS: dict[str, tuple[dict[str, Any], type[exc.RelayError], str | None, str]] = {
     "unknown path": (to("GET", "/v1/unheard_of"), exc.UnknownOperation, None, "proxy-bucket"),
     "unknown method": (to("DELETE", "/v1/batches"), exc.UnknownOperation, None, "proxy-bucket"),
+    "path that is not plain": (to("GET", "/v1/batches/a%2Fb"), exc.UnknownOperation, None, "proxy-bucket"),
+    "path of a page": (to("GET", "/health"), exc.UnknownOperation, None, "proxy-bucket"),
     "for assistants": (to("GET", "/v1/models"), exc.OperationNotProxied, None, "proxy-bucket"),
     "multipart": (to("POST", "/v1/files"), exc.OperationNotProxied, None, "proxy-bucket"),
     "custom verb": (to("POST", "/v1/responses:stream", body={}), exc.OperationNotProxied, None, "proxy-bucket"),
     "binary": (to("GET", "/v1/files/file-1/content"), exc.OperationNotProxied, None, "proxy-bucket"),
     "unsupported": (to("GET", "/v1/organization/users"), exc.OperationNotProxied, None, "proxy-bucket"),
+    "wrapper": (to("POST", "/v1/actions/responses", body=WRAPPED), exc.OperationNotProxied, None, "proxy-bucket"),
     "itself": (to("POST", "/v1/proxy", body=to("GET", "/v1/batches")), exc.OperationNotProxied, None, "proxy-bucket"),
     "query value": (to("GET", "/v1/batches", query={"limit": "x"}), exc.InvalidParameter, "limit", "proxy-as-direct"),
     "query number": (to("GET", "/v1/batches", query={"limit": 1.5}), exc.InvalidParameter, "limit", "proxy-as-direct"),
@@ -58,6 +62,90 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[exc.RelayError], str | None, str]
     "no body": (to("POST", "/v1/batches"), exc.MissingBody, None, "proxy-as-direct"),
     "needless body": (to("GET", "/v1/batches", body={}), exc.InvalidBody, "body", "proxy-as-direct"),
     "huge number": (to("POST", "/v1/batches", body=HUGE), exc.InvalidBody, None, "proxy-as-direct"),
+    "text that is no JSON": (
+        to("GET", "/v1/batches", query_json="limit=5"),
+        exc.MalformedJson,
+        "query_json",
+        "proxy-as-direct",
+    ),
+    "text with nothing in it": (
+        to("POST", "/v1/batches", body_json=""),
+        exc.MalformedJson,
+        "body_json",
+        "proxy-as-direct",
+    ),
+    "text nested too deep": (
+        to("POST", "/v1/batches", body_json='{"a":' * 300 + "1" + "}" * 300),
+        exc.MalformedJson,
+        "body_json",
+        "proxy-as-direct",
+    ),
+    "text with a name twice": (
+        to("POST", "/v1/batches", body_json='{"metadata": {"a": "b", "\\u0061": "c"}}'),
+        exc.DuplicateKey,
+        "body_json",
+        "proxy-as-direct",
+    ),
+    "text of a list": (to("GET", "/v1/batches", query_json="[]"), exc.InvalidBody, "query_json", "proxy-as-direct"),
+    "text of null": (to("POST", "/v1/batches", body_json="null"), exc.InvalidBody, "body_json", "proxy-as-direct"),
+    "text of a text": (to("POST", "/v1/batches", body_json='"{}"'), exc.InvalidBody, "body_json", "proxy-as-direct"),
+    "text of a number": (to("POST", "/v1/batches", body_json="1"), exc.InvalidBody, "body_json", "proxy-as-direct"),
+    "both queries": (
+        to("GET", "/v1/batches", query={}, query_json="{}"),
+        exc.InvalidBody,
+        "query_json",
+        "proxy-as-direct",
+    ),
+    "both bodies": (
+        to("POST", "/v1/batches", body=BATCH, body_json="{}"),
+        exc.InvalidBody,
+        "body_json",
+        "proxy-as-direct",
+    ),
+    "text of a query with an object": (
+        to("GET", "/v1/batches", query_json='{"limit": {"a": 1}}'),
+        exc.InvalidBody,
+        "query",
+        "proxy-as-direct",
+    ),
+    "text of a query with null": (
+        to("GET", "/v1/batches", query_json='{"limit": null}'),
+        exc.InvalidBody,
+        "query",
+        "proxy-as-direct",
+    ),
+    "text of a query that does not fit": (
+        to("GET", "/v1/batches", query_json='{"limit": "x"}'),
+        exc.InvalidParameter,
+        "limit",
+        "proxy-as-direct",
+    ),
+    "text of a query that is too long": (
+        to("GET", "/v1/batches", query_json=orjson.dumps({"a": "%" * 15_000}).decode()),
+        exc.InvalidParameter,
+        None,
+        "proxy-as-direct",
+    ),
+    "text of a body that does not fit": (
+        to("POST", "/v1/batches", body_json=orjson.dumps(UNFIT).decode()),
+        exc.InvalidBody,
+        "body.endpoint",
+        "proxy-as-direct",
+    ),
+    "text of a needless body": (to("GET", "/v1/batches", body_json="{}"), exc.InvalidBody, "body", "proxy-as-direct"),
+    "text of a huge number": (
+        to("POST", "/v1/batches", body_json=orjson.dumps(BATCH).decode().replace("}", ', "x": 1e999}')),
+        exc.InvalidBody,
+        None,
+        "proxy-as-direct",
+    ),
+    "text for nobody": (to("POST", "/v1/unheard_of", body_json="{}"), exc.UnknownOperation, None, "proxy-bucket"),
+    "text for a wrapper": (
+        to("POST", "/v1/actions/responses", body_json=orjson.dumps(WRAPPED).decode()),
+        exc.OperationNotProxied,
+        None,
+        "proxy-bucket",
+    ),
     "stream": (
         to("POST", "/v1/chat/completions", body={**CHAT, "stream": True}),
         exc.StreamingNotAllowed,
@@ -131,6 +219,21 @@ async def test_an_allowed_call_goes_upstream_like_a_direct_one(call: Call, trans
     assert (reply.status, await content_of(reply)) == (200, b'{"a": 1}')
 
 
+async def test_objects_may_come_as_texts(call: Call, transport: Transport) -> None:
+    """Query and body that were written into strings go upstream like those that were not."""
+    query, content = {"limit": 5, "a": ["x", True]}, {**BATCH, "metadata": {"a": "\u00fc"}}
+    plain = to("POST", "/v1/batches", query=query, body=content)
+    texts = to("POST", "/v1/batches", query_json=orjson.dumps(query).decode(), body_json=orjson.dumps(content).decode())
+    for body in (plain, texts, {**plain, "dry_run": True}, {**texts, "dry_run": True}):
+        await forward_request(call(body))
+    assert len(transport.requests) == 2
+    assert transport.requests[0].url == transport.requests[1].url
+    assert transport.bodies[0] == transport.bodies[1]
+    assert orjson.loads(transport.bodies[0]) == content
+    verdicts = [await verdict_on(call(body)) for body in (plain, texts)]
+    assert verdicts[0] == verdicts[1]
+
+
 async def test_a_call_without_a_body_sends_none(call: Call, transport: Transport) -> None:
     """The envelope's own body and its media type stay behind."""
     body = to("POST", "/v1/batches/Batch_1.a:B/cancel")
@@ -199,36 +302,27 @@ async def test_the_bucket_alone_decides(call: Call, transport: Transport) -> Non
     assert transport.requests == []
 
 
-async def test_a_refusal_says_what_to_do_instead(call: Call, services: Services) -> None:
+async def test_a_refusal_says_what_to_do_instead(call: Call) -> None:
     """It names operation, bucket, and the way that is open: a scope, the wrapper, or none with the reason."""
-
-    def add_wrapper(document: Document) -> None:
-        node_of(document, "createFile")["x-policy-wrapper"] = "createEmbedding"
-
-    wrapped = bound(services, edited(CONTRACT, add_wrapper))
     directly = "Call it directly, with a key that has the scope"
     reason = CONTRACT.operations["list-users"].reason
-    for method, path, relay, who, instead in (
-        ("GET", "/v1/models", services, "`listModels` is ACTIONS_DIRECT", f"{directly} `actions` or `canonical`."),
-        ("POST", "/v1/files", services, "`createFile` is WRAPPER_REQUIRED", f"{directly} `canonical`."),
-        (
-            "POST",
-            "/v1/files",
-            wrapped,
-            "`createFile` is WRAPPER_REQUIRED",
-            "Call its wrapper `createEmbedding` instead.",
-        ),
-        ("POST", "/v1/proxy", services, "`forwardRequest` is EXCLUDED", f"{directly} `proxy`."),
+    for method, path, who, instead in (
+        ("GET", "/v1/models", "`listModels` is ACTIONS_DIRECT", f"{directly} `actions` or `canonical`."),
+        ("POST", "/v1/responses", "`createResponse` is ACTIONS_DIRECT", f"{directly} `actions` or `canonical`."),
+        ("POST", "/v1/containers/a/files", "`CreateContainerFile` is WRAPPER_REQUIRED", f"{directly} `canonical`."),
+        ("POST", "/v1/files", "`createFile` is WRAPPER_REQUIRED", "Call its wrapper `uploadFile` instead."),
+        ("POST", "/v1/actions/files/upload", "`uploadFile` is ACTIONS_DIRECT", f"{directly} `actions`."),
+        ("POST", "/v1/proxy", "`forwardRequest` is ACTIONS_DIRECT", f"{directly} `proxy`."),
+        ("DELETE", "/v1/models/m", "`deleteModel` is EXCLUDED", f"{directly} `canonical`."),
         (
             "GET",
             "/v1/organization/users",
-            services,
             "`list-users` is EXCLUDED",
             f"This relay does not serve the operation. {reason}",
         ),
     ):
         with pytest.raises(exc.OperationNotProxied) as caught:
-            await forward_request(call(to(method, path), relay))
+            await forward_request(call(to(method, path)))
         assert caught.value.message == f"{who}; the proxy carries PROXY_HARNESS only. {instead}"
 
 
@@ -252,6 +346,30 @@ async def test_an_internal_operation_looks_like_an_unknown_one(call: Call, servi
     assert seen[0][2] == {}
 
 
+NOT_PLAIN = (
+    *("/v1/batches/", "/v1//batches", "/v1/batches?limit=1", "/v1/batches#a", "/v1/batches/%62", "/v1/./batches"),
+    *("/v1/models/../batches", "/v1/batches;a=b", "/v1/batches\n", "/v1/batches\\a", "/v1/b\u00e4tches", "/v1/\uff42"),
+    *("/v1", "/v1/", "", "/", "v1/batches", "/V1/batches", "/batches", "//v1/batches", " /v1/batches", "/v1/batches "),
+    *("https://api.example/v1/batches", "//evil.test/v1/batches", "/v1/:cancel", "/v1/.batches", "/v1/batches\0"),
+    *("/v1/batches/\u0661", "/v1/batches\u2028", "/v1/batches\r\nHost: a"),
+)
+
+
+@pytest.mark.parametrize("path", NOT_PLAIN, ids=ascii)
+async def test_a_path_that_is_not_plain_names_nothing(call: Call, transport: Transport, path: str) -> None:
+    """It is refused as unknown before anything else is looked at, and the message says what a path may hold."""
+    for rest in ({}, {"body": {"stream": True}}, {"body_json": "no JSON"}):
+        request = call(to("GET", path, **rest))
+        with pytest.raises(
+            exc.UnknownOperation, match="plain segments: no percent-encoding, no dot segments, no query"
+        ):
+            await forward_request(request)
+        verdict = await verdict_on(request)
+        assert (verdict["rule"], verdict["operation_id"]) == ("proxy-bucket", None)
+        assert request.log == {}
+    assert transport.requests == []
+
+
 @pytest.mark.parametrize("place", ["body", "query"])
 @pytest.mark.parametrize("value", [True, "true", "false", 1, 0, "", [True], [False]], ids=repr)
 @pytest.mark.parametrize("name", ["stream", "stream[]"])
@@ -260,9 +378,11 @@ async def test_a_stream_is_refused_before_the_target_is_looked_at(
 ) -> None:
     """Whatever its type, on every target alike; only false and null do not ask for one."""
     for path in ("/v1/chat/completions", "/v1/organization/users", "/v1/unheard_of"):
-        with pytest.raises(exc.StreamingNotAllowed) as caught:
-            await forward_request(call(to("POST", path, **{place: {name: value}})))
-        assert caught.value.param == f"{place}.stream"
+        text = orjson.dumps({name: value}).decode()
+        for fields in ({place: {name: value}}, {f"{place}_json": text}):
+            with pytest.raises(exc.StreamingNotAllowed) as caught:
+                await forward_request(call(to("POST", path, **fields)))
+            assert caught.value.param == f"{place}.stream"
     assert transport.requests == []
 
 
@@ -368,6 +488,11 @@ async def test_no_refusal_repeats_the_call(call: Call) -> None:
         to("POST", "/v1/batches", body={**marked, "endpoint": {MARK: MARK}}),
         to("POST", "/v1/batches", body={**BATCH, "metadata": {MARK: {MARK: MARK}}}),
         to("POST", "/v1/chat/completions", body={"stream": MARK}),
+        to("GET", f"/v1/batches?{MARK}"),
+        to("GET", "/v1/batches", query_json=f'{{"{MARK}": {{"{MARK}": "{MARK}"}}}}'),
+        to("GET", "/v1/batches", query_json=MARK),
+        to("POST", "/v1/batches", body_json=f'{{"{MARK}": 1, "{MARK}": 2}}'),
+        to("POST", "/v1/batches", body_json=f'["{MARK}"]'),
     ):
         verdict = await verdict_on(call(body))
         assert not verdict["allowed"]

@@ -5,20 +5,23 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
+from ruamel.yaml import YAML
 
-from codegen.contract import FULL, Operation, load_contract
+from codegen.contract import ACTIONS, FULL, Operation, load_contract
 from codegen.naming import snake_case
 from codegen.publication import published_document
 from handlers import operator, proxy, relay
-from handlers.runtime.app import GENERATED
+from handlers.runtime.app import GENERATED, create_services
 from handlers.runtime.messages import Handler, Reply
+from handlers.runtime.settings import Settings
 from handlers.runtime.validation import SchemaSource
 from tests.handlers.conftest import MakeRequest
 
 CONTRACT = load_contract(GENERATED, FULL)
 SCHEMAS = SchemaSource(CONTRACT)
-OWN = [operation for operation in CONTRACT if not operation.mirrored]
 MODULES = {"Relay": relay, "Proxy": proxy, "Operator": operator}
+OWN = [operation for operation in CONTRACT if operation.tag in MODULES]
 (ASSET,) = CONTRACT.operations["retrieveDocsAsset"].parameters_in("path")
 ASSETS: list[str] = list(ASSET.schema["enum"])
 
@@ -86,6 +89,28 @@ async def test_the_documents_are_the_published_ones(request_of: MakeRequest) -> 
     assert reply.body == request.services.published[FULL]
     assert isinstance(reply.body, bytes)
     assert orjson.loads(reply.body) == published_document(CONTRACT)
+
+
+@pytest.mark.parametrize("public_url", ["", "https://relay.team.example"], ids=["placeholder", "public URL"])
+async def test_the_document_is_the_same_as_yaml(request_of: MakeRequest, public_url: str) -> None:
+    """Readers of YAML 1.1 and of 1.2 find what stands in `/openapi.actions.json`, the public address included."""
+    services = create_services(Settings.model_validate({"RELAY_KEY": "rk_" + "x" * 43, "RELAY_PUBLIC_URL": public_url}))
+    request = request_of("retrieveActionsContractAsYaml", services=services)
+    reply = await relay.retrieve_actions_contract_as_yaml(request)
+    published = orjson.loads(services.published[ACTIONS])
+    assert reply.headers == [(b"content-type", b"application/yaml")]
+    assert isinstance(reply.body, bytes)
+    assert yaml.load(reply.body, yaml.CSafeLoader) == published
+    assert YAML(typ="safe", pure=True).load(reply.body) == published
+    if public_url:
+        assert published["servers"] == [{"url": public_url}]
+
+
+async def test_the_document_is_written_as_yaml_once(request_of: MakeRequest) -> None:
+    """A second request gets the same bytes, not a second computation."""
+    request = request_of("retrieveActionsContractAsYaml")
+    first, second = [await relay.retrieve_actions_contract_as_yaml(request) for _ in range(2)]
+    assert first.body is second.body
 
 
 async def test_the_page_asks_for_assets_that_are_there(request_of: MakeRequest) -> None:

@@ -49,7 +49,8 @@ def keyed(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactor
         make_key("expired", *Scope, expires=now - timedelta(seconds=1)),
     ]
     write_keys(folder / "keys.yaml", made)
-    environment = {"RELAY_KEY_FILE": str(folder / "keys.yaml")}
+    # The links of the contract's examples lead to a host that exists; nothing is to be asked of it.
+    environment = {"RELAY_KEY_FILE": str(folder / "keys.yaml"), "RELAY_FILE_HOSTS": "files.test"}
     with running_relay(folder, upstream_server.url, environment) as relay:
         yield Keyed(relay, {key.id: key for key in made})
 
@@ -69,15 +70,21 @@ def test_a_scope_opens_exactly_the_operations_that_name_it(
                 assert upstream.recorder.count == 0
             elif not operation.served:
                 assert_relay_error(reply, exc.OperationUnsupported)
+            elif operation.mirrored or scope is Scope.PROXY:
+                assert upstream.recorder.count == 1
+            elif operation.wraps:  # asks as often as it has to; no file is fetched from anywhere in this test
+                assert upstream.recorder.count or assert_relay_error(reply, exc.FileRefused)
             else:
-                assert upstream.recorder.count == (operation.mirrored or scope is Scope.PROXY)
+                assert upstream.recorder.count == 0
 
 
 def test_the_actions_scope_opens_the_actions_document() -> None:
     """What assistants are offered is what their key opens."""
     opened = {(o.method, o.path) for o in CONTRACT if Scope.ACTIONS in o.scopes}
-    assert opened == {(o.method, o.path) for o in load_contract(GENERATED, ACTIONS)}
-    assert opened == {(o.method, o.path) for o in CONTRACT if o.bucket is Bucket.ACTIONS_DIRECT}
+    proxy = {(o.method, o.path) for o in CONTRACT if Scope.PROXY in o.scopes}
+    assert opened | proxy == {(o.method, o.path) for o in load_contract(GENERATED, ACTIONS)}
+    assert opened | proxy == {(o.method, o.path) for o in CONTRACT if o.bucket is Bucket.ACTIONS_DIRECT}
+    assert len(proxy) == 1
 
 
 @pytest.mark.parametrize(
@@ -196,9 +203,10 @@ def test_open_operations_look_at_no_key(keyed: Keyed, upstream: SimulatedUpstrea
     """Probes, documents and pages are answered without a key, and with a wrong one."""
     for operation in CONTRACT:
         if operation.open:
-            path = operation.path.replace("{asset}", "docs.css")
+            path = operation.path.replace("{asset}", "docs.css").replace("{token}", "forged")
+            expected = 200 if path == operation.path or "docs" in path else 404  # a link is its own permission
             for headers in ({}, {"Authorization": "Bearer wrong"}):
-                assert httpx.get(f"{keyed.relay.url}{path}", headers=headers).status_code == 200
+                assert httpx.get(f"{keyed.relay.url}{path}", headers=headers).status_code == expected
     assert upstream.recorder.count == 0
 
 

@@ -372,10 +372,34 @@ def test_some_kinds_never_pass(outcomes: list[Outcome]) -> None:
             "other scripts",
         ),
         *("dot segments", "homoglyph", "authority", "no leading slash", "made-up method", "stream", "nested"),
-        *("nested twice", "unknown field", "broken JSON", "two names"),
+        *("nested twice", "unknown field", "broken JSON", "two names", "stream in a text", "object and text"),
     }
     assert never <= {outcome.target.kind for outcome in outcomes}
     assert [outcome.target for outcome in outcomes if outcome.target.kind in never and outcome.reached] == []
+
+
+def test_a_text_travels_as_the_one_object_that_it_holds(outcomes: list[Outcome]) -> None:
+    """Whatever reads the text as strictly as JSON is defined, a name that stands twice included, reads the same."""
+
+    def pairs_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
+    travelled = 0
+    for outcome in outcomes:
+        if outcome.reached and outcome.target.kind in {"strange text", "hidden in values"}:
+            envelope = json.loads(outcome.target.content)
+            (record,) = outcome.reached
+            if "body_json" in envelope:
+                wanted = json.loads(envelope["body_json"], object_pairs_hook=pairs_once)
+                assert isinstance(wanted, dict)
+                assert json.loads(record.body_start) == wanted, outcome.target
+                travelled += 1
+            if "query_json" in envelope:
+                wanted = json.loads(envelope["query_json"], object_pairs_hook=pairs_once)
+                assert set(parse_qs(record.query, keep_blank_values=True)) == set(wanted), outcome.target
+                travelled += 1
+    assert travelled > 0
 
 
 def test_a_dry_run_says_what_the_call_does(outcomes: list[Outcome]) -> None:

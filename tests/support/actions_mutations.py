@@ -80,9 +80,11 @@ def one_too_many(source: Document) -> None:
         source["paths"][f"{path}/{number}"] = {method: {**node, "operationId": f"{node['operationId']}{number}"}}
 
 
-def clash(node: Node) -> None:
-    """Give an operation with a body a parameter of the same name as a property of the body."""
-    node["parameters"] = [{"name": "model", "in": "query", "description": "It.", "schema": {"type": "string"}}]
+def clash(source: Document) -> None:
+    """Give the first operation with a body a parameter of the same name as a property of the body."""
+    node = next(node for _, _, node in calls(source) if "requestBody" in node)
+    name = next(iter(resolve(source, node["requestBody"]["content"][JSON]["schema"])["properties"]))
+    node["parameters"] = [{"name": name, "in": "query", "description": "It.", "schema": {"type": "string"}}]
 
 
 def renamed_media(body: Node, media: str) -> None:
@@ -132,7 +134,7 @@ LINTED: dict[str, dict[str, Edit]] = {
         "parameter of two types": parameter(schema={"type": ["string", "null"]}),
         "parameter without a description": parameter(description=""),
         "parameter with a long description": parameter(description="x" * (MAX_FIELD_TEXT_CHARS + 1)),
-        "parameter named like a field of the body": asking(clash),
+        "parameter named like a field of the body": document(clash),
         "parameters of a path": document(
             lambda d: next(iter(d["paths"].values())).update(parameters=[{"name": "a", "in": "query"}])
         ),

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from codegen.contract import ACTIONS, FULL, Bucket, Contract, Exclusion, Operation
+from codegen.contract import ACTIONS, FULL, Bucket, Contract, Exclusion, Operation, Scope
 from codegen.document_rules import KEY_ORDER
+from codegen.naming import importer_name
 from codegen.reader import Document
 from tests.support.documents import DECISION, node_of
 from tests.support.mutations import Checkout, Edit
@@ -17,7 +18,6 @@ from tests.support.mutations import Checkout, Edit
 Node = dict[str, Any]
 Pick = Callable[[Contract], Operation]
 Change = Callable[[Node], object]
-WRAPPER = "wrapForProof"
 
 
 def first(wanted: Callable[[Operation], bool]) -> Pick:
@@ -30,10 +30,13 @@ def decided(bucket: Bucket, exclusion: Exclusion | None = None) -> Pick:
     return first(lambda o: o.bucket is bucket and o.exclusion is exclusion)
 
 
-DIRECT = decided(Bucket.ACTIONS_DIRECT)
-ASKED = first(lambda o: o.bucket is Bucket.ACTIONS_DIRECT and o.body is not None and o.json_only)
+DIRECT = first(lambda o: o.bucket is Bucket.ACTIONS_DIRECT and o.mirrored)
+ASKED = first(lambda o: o.bucket is Bucket.ACTIONS_DIRECT and o.mirrored and o.body is not None and o.json_only)
+DASHED = first(lambda o: o.bucket is Bucket.ACTIONS_DIRECT and importer_name(o.id) != o.id)
 PROXY = decided(Bucket.PROXY_HARNESS)
-WRAPPED = decided(Bucket.WRAPPER_REQUIRED)
+OPENED_BY_PROXY = first(lambda o: Scope.PROXY in o.scopes)
+WRAPPED = first(lambda o: o.bucket is Bucket.WRAPPER_REQUIRED and bool(o.wrapper))
+WRAPPER = first(lambda o: bool(o.wraps))
 HIDDEN = decided(Bucket.EXCLUDED, Exclusion.HIDDEN)
 UNSUPPORTED = decided(Bucket.EXCLUDED, Exclusion.UNSUPPORTED)
 INTERNAL = decided(Bucket.EXCLUDED, Exclusion.INTERNAL)
@@ -41,7 +44,13 @@ INTERNAL = decided(Bucket.EXCLUDED, Exclusion.INTERNAL)
 
 def on(pick: Pick, change: Change, name: str = FULL) -> Edit:
     """An edit of one operation, chosen from the full document, in either."""
-    return lambda checkout: checkout.change(name, lambda d: change(node_of(d, pick(checkout.full).id)))
+
+    def edit(checkout: Checkout) -> None:
+        operation_id = pick(checkout.full).id
+        own = importer_name(operation_id) if name == ACTIONS else operation_id
+        checkout.change(name, lambda d: change(node_of(d, own)))
+
+    return edit
 
 
 def give(fields: Node) -> Change:
@@ -170,23 +179,3 @@ def insert_path(document: Document, path: str, item: Node) -> None:
 
     document["paths"][path] = deepcopy(item)
     document["paths"] = {path: document["paths"][path] for path in sorted(document["paths"], key=place)}
-
-
-def right_pair(checkout: Checkout) -> None:
-    """Write a wrapper of the relay's own into both documents and link it with an operation that needs one."""
-    model, wrapped = ASKED(checkout.full), WRAPPED(checkout.full)
-    own_tag = next(tag["name"] for tag in checkout.full.document["tags"] if not tag.get("x-policy-mirrored"))
-
-    def write(document: Document, fields: Node) -> None:
-        node = deepcopy(node_of(document, model.id))
-        give({"operationId": WRAPPER, "x-policy-wraps": [wrapped.id], **fields})(node)
-        insert_path(document, "/v1/actions/proof", {"post": node})
-
-    checkout.change(FULL, lambda d: write(d, {"tags": [own_tag]}))
-    checkout.change(ACTIONS, lambda d: write(d, {}))
-    on(WRAPPED, give({"x-policy-wrapper": WRAPPER}))(checkout)
-
-
-def on_wrapper(change: Change) -> Edit:
-    """An edit of the wrapper of the right pair."""
-    return lambda checkout: checkout.change(FULL, lambda d: change(node_of(d, WRAPPER)))

@@ -42,6 +42,20 @@ def contract_requests(contract: Contract, operation: Operation) -> Iterator[Cont
         yield ContractRequest(operation.method, path, headers, content)
 
 
+def calls_upstream(contract: Contract, operation: Operation) -> tuple[str, ...]:
+    """
+    The operations of the upstream that an operation stands for: itself, what it wraps, or none.
+
+    A custom verb is the relay's own; upstream knows the path before the colon.
+    """
+    if operation.wraps:
+        return tuple(found for name in operation.wraps for found in calls_upstream(contract, contract.operations[name]))
+    if not operation.mirrored:
+        return ()
+    place = operation.method, operation.path.partition(":")[0]
+    return tuple(other.id for other in contract if (other.method, other.path) == place)
+
+
 def plain_path(operation: Operation) -> str:
     """The operation's path with a plain id in every template segment."""
     return re.sub(r"\{[^}]+\}", PLAIN_ID, operation.path)

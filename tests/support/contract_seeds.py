@@ -264,8 +264,8 @@ MINORS = (
     seed(
         "move_that_nobody_feels",
         MINOR,
-        "full bucket-moved GET /v1/files/{file_id}/content",
-        lambda e: decide(e.full, "downloadFile", bucket="WRAPPER_REQUIRED", reason="Binary content."),
+        "full bucket-moved GET /v1/containers/{container_id}/files/{file_id}/content",
+        lambda e: decide(e.full, "RetrieveContainerFileContent", bucket="WRAPPER_REQUIRED", reason="Binary content."),
     ),
     seed(
         "open_page",

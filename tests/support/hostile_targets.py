@@ -63,6 +63,22 @@ _OVERRIDES: tuple[Mapping[str, str], ...] = (
     *({name: "evil.test"} for name in ("X-Forwarded-Host", "Forwarded", "X-Host", "Destination", "X-Upstream")),
     *({"Accept": "text/event-stream"}, {"Content-Location": "/v1/models"}, {"Upgrade": "websocket"}),
 )
+# What may stand in a field that holds an object as a text; each is sent to operations that would take the object.
+_TEXTS = (
+    *("", " ", "null", "true", "0", "[]", "[{}]", '""', '"{}"', "{", "}", "{}{}", "{} {}", "{},", "\ufeff{}", "\0{}"),
+    *("{'a': 1}", "{a: 1}", '{"a": NaN}', '{"a": Infinity}', '{"a": 1e999}', '{"a": 01}', '{"a": "\n"}', "{\xa0}"),
+    *('{"a": 1, "a": 2}', '{"a": 1, "\\u0061": 2}', '{"stream": false, "stream": true}', '{"stre\\u0061m": true}'),
+    *('{"a": "\\ud800"}', '{"a": 1} // b', '{"a": 1, /* b */ "c": 2}', "%7B%7D", "e30=", '\\"{}\\"', '{"": {"": []}}'),
+    *('{"a": ' * 300 + "1" + "}" * 300, "[" * 100_000, '{"a":' + "[" * 250 + "]" * 250 + "}", "{" * 20_001),
+    *(
+        '{"method": "DELETE", "path": "/v1/models"}',
+        '{"a": {"b": {}}}',
+        '{"a": null}',
+        '{"a": [[1]]}',
+        '{"a": ' + "9" * 5_000 + "}",
+    ),
+    '{"__proto__": {"stream": true}}',
+)
 _WRONG: tuple[Any, ...] = (None, 1, -1.5, True, [], {}, ["GET"], {"path": "/v1/models"}, [["/v1/models"]], "", "null")
 _STREAMS: tuple[Any, ...] = (True, "true", "True", "false", 1, 0, "1", "on", "", [True], ["true"], [False], 1.5)
 _EXTRA_FIELDS = (
@@ -140,6 +156,15 @@ class HostileTargets:
                 for value in self._random.sample(_STREAMS, 9):
                     asking = {"method": operation.method, "path": self._filled(operation.path)}
                     yield self._envelope("stream", {**asking, place: {"stream": value}})
+                    text = orjson.dumps({"stream": value}).decode()
+                    yield self._envelope("stream in a text", {**asking, f"{place}_json": text})
+            for place in ("query_json", "body_json"):
+                for text in self._random.sample(_TEXTS, 9):
+                    yield self._target(
+                        "strange text", operation, **{"body": _spare_example(operation, place), place: text}
+                    )
+                doubled: dict[str, Any] = {place.removesuffix("_json"): {}, place: "{}"}
+                yield self._target("object and text", operation, **doubled)
             for method in _METHODS:
                 yield self._plain("made-up method", method, self._filled(operation.path))
             for headers in _OVERRIDES:
@@ -270,11 +295,12 @@ class HostileTargets:
 
     def _wrong_type(self, operation: Operation) -> HostileTarget:
         envelope: Any = {"method": operation.method, "path": self._filled(operation.path)}
-        name = self._one(("method", "path", "query", "body", "dry_run", ""))
+        name = self._one(("method", "path", "query", "body", "query_json", "body_json", "dry_run", ""))
         if name == "path":
             envelope[name] = self._one((*_WRONG, [envelope[name]], {"a": envelope[name]}))
         elif name:
-            envelope[name] = self._one([value for value in _WRONG if value not in ({}, True)])
+            fitting: tuple[Any, ...] = ("", "null") if name.endswith("_json") else ({}, True)
+            envelope[name] = self._one([value for value in _WRONG if value not in fitting])
         else:
             envelope = self._one(([envelope], orjson.dumps(envelope).decode(), None, 1, {"request": envelope}))
         return self._envelope("wrong type", envelope)
@@ -311,7 +337,14 @@ class HostileTargets:
         fields: dict[str, Any] = {"body": _example(operation), place: {name: value}}
         if place == "body" and isinstance(_example(operation), dict):
             fields["body"] = {**_example(operation), name: value}
+        if self._random.random() < 0.5:
+            fields = {f"{key}_json": orjson.dumps(item).decode() for key, item in fields.items() if item is not None}
         return self._target("hidden in values", operation, **fields)
+
+
+def _spare_example(operation: Operation, place: str) -> Any:
+    """A body that fits, unless it would stand beside its own text."""
+    return None if place == "body_json" else _example(operation)
 
 
 def _example(operation: Operation) -> Any:

@@ -91,14 +91,12 @@ class Mutation:
         owner: The rule that must report it, as findings name it.
         command: The command that must find it.
         edit: The edit itself.
-        base: What it needs first and the contract may not have: a sound edit, held to be clean.
     """
 
     name: str
     owner: str
     command: Command
     edit: Edit
-    base: Edit | None = None
 
 
 class Verdict(StrEnum):
@@ -108,7 +106,6 @@ class Verdict(StrEnum):
     ELSEWHERE = "caught by another rule alone"
     SURVIVED = "SURVIVED"
     UNCHANGED = "changes nothing"
-    UNSOUND = "its base is not clean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +128,14 @@ class Outcome:
         return f"{self.mutation.name:<60} {self.mutation.owner:<23} {found or '-'}{more}{verdict}"
 
 
-def mutations_of(
-    command: Command, edits: Mapping[str, Mapping[str, Edit]], base: Edit | None = None
-) -> tuple[Mutation, ...]:
+def mutations_of(command: Command, edits: Mapping[str, Mapping[str, Edit]]) -> tuple[Mutation, ...]:
     """
     The mutations of one command.
 
     Args:
         edits: Rule that owns it to name to edit.
     """
-    return tuple(
-        Mutation(name, owner, command, edit, base) for owner, owned in edits.items() for name, edit in owned.items()
-    )
+    return tuple(Mutation(name, owner, command, edit) for owner, owned in edits.items() for name, edit in owned.items())
 
 
 def copy_checkout(folder: Path, source: Path = ROOT) -> Checkout:
@@ -187,10 +180,6 @@ def unmutated(checkout: Checkout) -> list[Finding]:
 def outcome(mutation: Mutation, checkout: Checkout) -> Outcome:
     """Apply one mutation to the checkout, ask the command that owns it, and put everything back."""
     with checkout.restored():
-        if mutation.base:
-            mutation.base(checkout)
-            if unsound := findings_of(Command.CHECK, checkout.root):
-                return Outcome(mutation, Verdict.UNSOUND, tuple(unsound))
         before = checkout.current()
         mutation.edit(checkout)
         if checkout.current() == before:

@@ -7,9 +7,11 @@ Not for: other parts and other files (`document_mutations`) and the importers' r
 from codegen.contract import ACTIONS, EVENT_STREAM, JSON, Bucket
 from tests.support.contract_edits import (
     ASKED,
+    DASHED,
     DIRECT,
     HIDDEN,
     INTERNAL,
+    OPENED_BY_PROXY,
     PROXY,
     UNSUPPORTED,
     WRAPPED,
@@ -21,11 +23,9 @@ from tests.support.contract_edits import (
     listed_in_actions,
     lose,
     on,
-    on_wrapper,
     opened_to,
     removed,
     renamed_path,
-    right_pair,
     second,
     swapped,
     to_proxy,
@@ -86,6 +86,9 @@ SURFACES: dict[str, dict[str, Edit]] = {
         "direct operation moved to the proxy in one document": to_proxy(DIRECT),
         "operation for the proxy made direct in one document": on(PROXY, decide(bucket="ACTIONS_DIRECT")),
         "another operationId in the Actions document": on(DIRECT, give({"operationId": "ask"}), ACTIONS),
+        "operationId that importers do not take": lambda c: on(
+            DASHED, give({"operationId": DASHED(c.full).id}), ACTIONS
+        )(c),
         "another path in the Actions document": renamed_path(DIRECT, "{}s".format, ACTIONS),
         "another bucket in the Actions document": on(
             DIRECT, decide(bucket="EXCLUDED", exclusion="hidden", reason=REASON), ACTIONS
@@ -96,14 +99,31 @@ SURFACES: dict[str, dict[str, Edit]] = {
         "actions scope on a hidden operation": on(MIRRORED_HIDDEN, opened_to("canonical", "actions")),
         "actions scope lost by a direct operation": on(DIRECT, opened_to("canonical")),
         "canonical scope in the Actions document": on(DIRECT, opened_to("canonical"), ACTIONS),
+        "actions scope lost by a wrapper": on(WRAPPER, opened_to("canonical")),
+        "actions scope on the proxy": on(OPENED_BY_PROXY, opened_to("proxy", "actions")),
+        "no scope in the Actions document": on(WRAPPER, opened_to(), ACTIONS),
+    },
+    "proxy-alone": {
+        "proxy open to assistants as well": on(OPENED_BY_PROXY, opened_to("proxy", "actions")),
+        "proxy open to SDK clients as well": on(OPENED_BY_PROXY, opened_to("proxy", "canonical")),
+        "proxy open to assistants in the Actions document": on(OPENED_BY_PROXY, opened_to("proxy", "actions"), ACTIONS),
+        "wrapper that the proxy's scope opens": on(WRAPPER, opened_to("proxy")),
+        "operation of upstream that the proxy's scope opens": on(DIRECT, opened_to("proxy")),
+        "operation of the Actions document that the proxy's scope opens": on(WRAPPER, opened_to("proxy"), ACTIONS),
     },
     "wrapper-kept-out": {
         "wrapped operation in the Actions document": listed_in_actions(WRAPPED),
         "direct operation that needs a wrapper": on(DIRECT, decide(bucket="WRAPPER_REQUIRED", reason=REASON)),
+        "direct operation under another name there that needs a wrapper": on(
+            DASHED, decide(bucket="WRAPPER_REQUIRED", reason=REASON)
+        ),
     },
     "internal-unpublished": {
         "internal operation in the Actions document": listed_in_actions(INTERNAL),
         "direct operation made internal": on(DIRECT, decide(bucket="EXCLUDED", exclusion="internal", reason=REASON)),
+        "direct operation under another name there made internal": on(
+            DASHED, decide(bucket="EXCLUDED", exclusion="internal", reason=REASON)
+        ),
         "internal operation open to SDK clients": on(INTERNAL, opened_to("operator", "canonical")),
         "internal operation open to everybody": on(INTERNAL, opened_to()),
         "operation of upstream made internal": on(
@@ -206,24 +226,43 @@ SHAPES: dict[str, dict[str, Edit]] = {
 }
 LINKS: dict[str, dict[str, Edit]] = {
     "wrapper-links": {
-        "wrapper that does not say what it wraps": on_wrapper(lose("x-policy-wraps")),
+        "wrapper that does not say what it wraps": on(WRAPPER, lose("x-policy-wraps")),
         "wrapped operation that does not name its wrapper": on(WRAPPED, lose("x-policy-wrapper")),
         "wrapper that nobody wrote": on(WRAPPED, give({"x-policy-wrapper": "nobody"})),
-        "wrapper of nothing": on_wrapper(give({"x-policy-wraps": ["nobody"]})),
-        "wrapper of one too many": lambda c: on_wrapper(
-            give({"x-policy-wraps": [WRAPPED(c.full).id, PROXY(c.full).id]})
+        "wrapper of nothing": on(WRAPPER, give({"x-policy-wraps": ["nobody"]})),
+        "wrapper of one too many": lambda c: on(
+            WRAPPER, give({"x-policy-wraps": [*WRAPPER(c.full).wraps, PROXY(c.full).id]})
         )(c),
-        "empty list of wrapped operations": on_wrapper(give({"x-policy-wraps": []})),
-        "upstream's operation as a wrapper": lambda c: on_wrapper(give({"tags": [ASKED(c.full).tag]}))(c),
-        "wrapper on an operation for the proxy": on(PROXY, give({"x-policy-wrapper": WRAPPER})),
-        "wrapper that takes files": on_wrapper(give({"requestBody": {"content": {"multipart/form-data": {}}}})),
+        "empty list of wrapped operations": on(WRAPPER, give({"x-policy-wraps": []})),
+        "upstream's operation as a wrapper": lambda c: on(WRAPPER, give({"tags": [ASKED(c.full).tag]}))(c),
+        "wrapper of another on an operation for the proxy": lambda c: on(
+            PROXY, give({"x-policy-wrapper": WRAPPER(c.full).id})
+        )(c),
+        "wrapper of another on a direct operation": lambda c: on(ASKED, give({"x-policy-wrapper": WRAPPER(c.full).id}))(
+            c
+        ),
+        "wrapper on a hidden operation": lambda c: on(MIRRORED_HIDDEN, give({"x-policy-wrapper": WRAPPER(c.full).id}))(
+            c
+        ),
+        "wrapper that takes files": on(WRAPPER, give({"requestBody": {"content": {"multipart/form-data": {}}}})),
+        "wrapper that answers a file": on(WRAPPER, answering("application/octet-stream")),
+    },
+    "wrappers-in-place": {
+        "wrapper elsewhere": renamed_path(WRAPPER, lambda path: path.replace("/actions/", "/wrappers/")),
+        "operation of upstream among the wrappers": renamed_path(
+            DIRECT, lambda path: path.replace("/v1/", "/v1/actions/")
+        ),
+        "own operation among the wrappers": renamed_path(OWN_BELOW_V1, lambda _: "/v1/actions/health"),
+        "wrapper that wraps nothing": on(WRAPPER, lose("x-policy-wraps")),
+        "own operation that wraps another": lambda c: on(OPENED_BY_PROXY, give({"x-policy-wraps": [ASKED(c.full).id]}))(
+            c
+        ),
     },
 }
 MUTATIONS: tuple[Mutation, ...] = (
     *(
         mutation
-        for edits in (BUCKETS, SURFACES, PROXY_RULES, SHAPES)
+        for edits in (BUCKETS, SURFACES, PROXY_RULES, SHAPES, LINKS)
         for mutation in mutations_of(Command.CHECK, edits)
     ),
-    *mutations_of(Command.CHECK, LINKS, base=right_pair),
 )

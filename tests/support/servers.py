@@ -111,6 +111,7 @@ def running_relay(
         "RELAY_KEY": RELAY_KEY,
         "RELAY_PORT": "0",
         "RELAY_SHUTDOWN_TIMEOUT_SECONDS": "2",
+        "RELAY_FILE_HOSTS": HOST,  # and no private network: no test asks a name server, none fetches unless it says so
         **(environment or {}),
     }
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RELAY_", "OPENAI_"))}

@@ -1,4 +1,5 @@
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import orjson
 import pytest
 
 from codegen.contract import JSON, MULTIPART, Contract, Exclusion, Operation
-from handlers.simulated_upstream import SimulatedUpstream
+from handlers.simulated_upstream import Fault, SimulatedUpstream
 
 from .asgi import Exchange
 from .conftest import KEY
@@ -136,7 +137,22 @@ class TestObjects:
             transport=httpx.ASGITransport(app=slow), base_url="http://u", headers=KEY
         ) as client:
             made = (await client.post("/v1/responses", json={"model": "m", "input": "x", "background": True})).json()
-            assert (await client.get(f"/v1/responses/{made['id']}")).json()["status"] == "queued"
+            assert (made["status"], made["output"]) == ("queued", [])
+            seen = (await client.get(f"/v1/responses/{made['id']}")).json()
+            assert (seen["status"], seen["output"]) == ("in_progress", [])
+            assert (await client.post(f"/v1/responses/{made['id']}/cancel")).json()["status"] == "cancelled"
+            assert (await client.get(f"/v1/responses/{made['id']}")).json()["status"] == "cancelled"
+
+    async def test_a_stream_may_be_left_and_the_response_asked_for(
+        self, upstream: SimulatedUpstream, client: httpx.AsyncClient
+    ) -> None:
+        """In the background, the response of a stream goes on by its id, in progress until it is finished."""
+        question = {"model": "m", "input": "x", "background": True, "stream": True}
+        for seconds, status in ((3600.0, "in_progress"), (0.0, "completed")):
+            upstream.faults.add(Fault(operation_id="createResponse", times=1, background_seconds=seconds))
+            stream = (await client.post("/v1/responses", json=question)).text
+            (response_id,) = set(re.findall(r'"id":"(resp_[^"]+)"', stream))
+            assert (await client.get(f"/v1/responses/{response_id}")).json()["status"] == status
 
     async def test_items_of_the_request_are_listed(self, client: httpx.AsyncClient) -> None:
         """A response shows its input, a conversation its items."""
@@ -182,6 +198,34 @@ class TestFiles:
         exchange = Exchange(upstream, "GET", "/v1/files/file-size-200000/content")
         await exchange.task
         assert [len(piece) for piece in exchange.messages] == [65536, 65536, 65536, 3392]
+
+    @pytest.mark.parametrize("blob", [bytes(range(256)) * 2000, b"0123456789"], ids=["on disk", "in memory"])
+    async def test_a_part_of_a_file_can_be_asked_for(
+        self, upstream: SimulatedUpstream, client: httpx.AsyncClient, blob: bytes
+    ) -> None:
+        """The part says where it lies; behind the end there is none; what is no plain range gets the whole."""
+        made = (await client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a.bin", blob)})).json()
+        path = f"/v1/files/{made['id']}/content"
+
+        async def ask(header: str) -> httpx.Response:
+            return await client.get(path, headers={"Range": header})
+
+        for start, end in ((0, 1), (3, 7), (len(blob) - 4, len(blob)), (65_530, 65_540), (2, len(blob) + 9)):
+            if start >= len(blob):
+                continue
+            reply = await ask(f"bytes={start}-{end - 1}")
+            last = min(end, len(blob)) - 1
+            assert (reply.status_code, reply.content) == (206, blob[start:end])
+            assert reply.headers["content-range"] == f"bytes {start}-{last}/{len(blob)}"
+            assert reply.headers["content-length"] == str(len(reply.content))
+        assert (await ask("bytes=5-")).content == blob[5:]
+        behind = await ask(f"bytes={len(blob)}-")
+        assert (behind.status_code, behind.headers["content-range"]) == (416, f"bytes */{len(blob)}")
+        for header in ("bytes=-5", "bytes=0-1,3-4", "bytes=5-3", "items=0-1"):
+            whole = await ask(header)
+            assert (whole.status_code, whole.content) == (200, blob)
+        upstream.faults.add(Fault(ignore_range=True))
+        assert (await ask("bytes=3-7")).content == blob
 
     async def test_a_batch_has_an_output_file(self, client: httpx.AsyncClient) -> None:
         """Every line of the input file is answered by a line of the output file."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,10 +11,11 @@ from codegen.contract import Scope
 from tests.support.bad_days import ScriptedUpstream, defect_environment, refusing_address
 from tests.support.key_files import MadeKey, make_key, write_keys
 from tests.support.relay_errors import MARKED_HEADERS
-from tests.support.servers import RelayProcess, ServerThread, running_relay
+from tests.support.servers import HOST, RelayProcess, ServerThread, running_relay
 
 MAX_JSON_BYTES = 4_000
 MAX_UPLOAD_BYTES = 6_000
+MAX_ARTIFACT_BYTES = 60_000
 TOTAL_TIMEOUT_SECONDS = 2.0
 IDLE_TIMEOUT_SECONDS = 0.7
 
@@ -37,9 +39,20 @@ def strict_relay(upstream_server: ServerThread, tmp_path_factory: pytest.TempPat
         "RELAY_MAX_JSON_BYTES": str(MAX_JSON_BYTES),
         "RELAY_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
         "RELAY_TOTAL_TIMEOUT_SECONDS": str(TOTAL_TIMEOUT_SECONDS),
+        "RELAY_ARTIFACT_MAX_TOTAL_BYTES": str(MAX_ARTIFACT_BYTES),
+        "RELAY_FILE_HOSTS": HOST,
+        "RELAY_FILE_PRIVATE_NETWORKS": f"{HOST}/32",
     }
     with running_relay(folder, upstream_server.url, environment) as process:
         yield StrictRelay(process, assistant)
+
+
+@dataclass(frozen=True)
+class UnluckyRelay:
+    """A relay whose upstream refuses connections, with a defect, and with a store that a test may break."""
+
+    process: RelayProcess
+    store: Path
 
 
 @pytest.fixture(scope="session")
@@ -58,11 +71,13 @@ def impatient_relay(scripted: ScriptedUpstream, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
-def unlucky_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    """A relay whose upstream refuses connections, and with a defect."""
+def unlucky_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnluckyRelay]:
+    """The relay with everything against it."""
     folder = tmp_path_factory.mktemp("unlucky")
-    with refusing_address() as url, running_relay(folder, url, defect_environment(folder)) as process:
-        yield process
+    store = folder / "relay.db"
+    environment = {**defect_environment(folder), "RELAY_STORE_URL": f"sqlite+aiosqlite:///{store}"}
+    with refusing_address() as url, running_relay(folder, url, environment) as process:
+        yield UnluckyRelay(process, store)
 
 
 @pytest.fixture(scope="session")
@@ -87,9 +102,9 @@ def impatient(impatient_relay: RelayProcess) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
-def unlucky(unlucky_relay: RelayProcess) -> Iterator[httpx.Client]:
+def unlucky(unlucky_relay: UnluckyRelay) -> Iterator[httpx.Client]:
     """The same for the relay with a defect and without an upstream."""
-    with marked_client(unlucky_relay) as client:
+    with marked_client(unlucky_relay.process) as client:
         yield client
 
 

@@ -1,7 +1,12 @@
 """Every row of the error table is what a real request gets, in the envelope of the contract."""
 
+import sqlite3
+import time
+from base64 import b64encode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,11 +17,12 @@ from handlers.runtime.app import GENERATED
 from handlers.runtime.errors import ERROR_TABLE
 from handlers.simulated_upstream import SimulatedUpstream
 from handlers.simulated_upstream.faults import Fault
-from tests.integration.errors.conftest import MAX_JSON_BYTES, StrictRelay
+from tests.integration.errors.conftest import MAX_ARTIFACT_BYTES, MAX_JSON_BYTES, StrictRelay, UnluckyRelay
 from tests.support.bad_days import DEFECTIVE_PATH, Script, ScriptedUpstream
 from tests.support.key_files import MadeKey
 from tests.support.raw_http import RawConnection, RawReply
 from tests.support.relay_errors import MARK, MARKED_HEADERS, assert_relay_error
+from tests.support.servers import HOST
 
 pytestmark = pytest.mark.integration
 
@@ -32,6 +38,7 @@ class Stage:
     impatient: httpx.Client
     unlucky: httpx.Client
     assistant: MadeKey
+    store: Path
     upstream: SimulatedUpstream
     scripted: ScriptedUpstream
 
@@ -47,12 +54,13 @@ def stage(
     impatient: httpx.Client,
     unlucky: httpx.Client,
     strict_relay: StrictRelay,
+    unlucky_relay: UnluckyRelay,
     upstream: SimulatedUpstream,
     scripted: ScriptedUpstream,
 ) -> Stage:
     """Relays, upstreams and keys."""
     scripted.play(Script())
-    return Stage(strict, impatient, unlucky, strict_relay.assistant, upstream, scripted)
+    return Stage(strict, impatient, unlucky, strict_relay.assistant, unlucky_relay.store, upstream, scripted)
 
 
 def missing_key(stage: Stage) -> httpx.Response:
@@ -164,6 +172,82 @@ def upstream_timeout(stage: Stage) -> httpx.Response:
     return stage.impatient.post("/v1/responses", json=RESPONSE, params=QUERY)
 
 
+def artifact_not_found(stage: Stage) -> httpx.Response:
+    """A link that nobody gave out."""
+    return stage.strict.get(f"/artifacts/{MARK}", params=QUERY)
+
+
+def range_not_satisfiable(stage: Stage) -> httpx.Response:
+    """A range behind the end of a file."""
+    link = stage.strict.post("/v1/actions/images/generations", json={"prompt": MARK}).json()["data"][0]["url"]
+    stage.upstream.recorder.clear()
+    return stage.strict.get(link, headers={"Range": "bytes=999999-"})
+
+
+def artifact_store_full(stage: Stage) -> httpx.Response:
+    """An image that is larger than what the relay may keep."""
+    image = b64encode(b"x" * MAX_ARTIFACT_BYTES).decode()
+    stage.upstream.faults.add(Fault("createImage", status=200, body={"created": 1, "data": [{"b64_json": image}]}))
+    return stage.strict.post("/v1/actions/images/generations", json={"prompt": MARK})
+
+
+def file_refused(stage: Stage) -> httpx.Response:
+    """A file at a host that is not on the list."""
+    return upload(stage.strict, f"https://{MARK}.example/{MARK}")
+
+
+def file_unreachable(stage: Stage) -> httpx.Response:
+    """A file at a host where nobody listens."""
+    return upload(stage.strict, f"https://{HOST}:1/{MARK}")
+
+
+def file_too_large(stage: Stage) -> httpx.Response:
+    """A file in the body that should have come as a link."""
+    body = {"purpose": "user_data", "filename": MARK, "content_base64": b64encode(b"x" * (2**16 + 1)).decode()}
+    return stage.impatient.post("/v1/actions/files/upload", json=body)
+
+
+def not_text(stage: Stage) -> httpx.Response:
+    """An image where a text is to be read."""
+    stage.upstream.faults.add(Fault("downloadFile", status=200, headers={"content-type": "image/png"}, body={}))
+    return stage.strict.get(f"/v1/actions/files/{MARK}/text")
+
+
+def idempotency_key_reused(stage: Stage) -> httpx.Response:
+    """The key of an earlier call with another body."""
+    body = {"prompt": MARK, "idempotency_key": f"{MARK}-reused"}
+    stage.strict.post("/v1/actions/images/generations", json=body).raise_for_status()
+    stage.upstream.recorder.clear()
+    return stage.strict.post("/v1/actions/images/generations", json={**body, "prompt": "another"})
+
+
+def idempotency_in_progress(stage: Stage) -> httpx.Response:
+    """The key of a call that the upstream has not answered yet."""
+    stage.upstream.faults.add(Fault("createImage", delay_seconds=1.0))
+    body = {"prompt": MARK, "idempotency_key": f"{MARK}-running"}
+    with ThreadPoolExecutor() as beside:
+        first = beside.submit(stage.strict.post, "/v1/actions/images/generations", json=body)
+        deadline = time.monotonic() + 5
+        while not stage.upstream.recorder.count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        second = stage.strict.post("/v1/actions/images/generations", json=body)
+        assert first.result().status_code == 200
+    return second
+
+
+def store_unavailable(stage: Stage) -> httpx.Response:
+    """A store whose table is gone."""
+    with sqlite3.connect(stage.store) as database:
+        database.execute("DROP TABLE IF EXISTS relay_replies")
+    body = {"prompt": MARK, "idempotency_key": MARK}
+    return stage.unlucky.post("/v1/actions/images/generations", json=body)
+
+
+def upload(client: httpx.Client, link: str) -> httpx.Response:
+    """Ask for one file by its link."""
+    return client.post("/v1/actions/files/upload", json={"purpose": "user_data", "openaiFileIdRefs": [link]})
+
+
 def internal_error(stage: Stage) -> httpx.Response:
     """A defect of the relay."""
     return stage.unlucky.get(DEFECTIVE_PATH, params=QUERY)
@@ -197,9 +281,26 @@ SCENARIOS: dict[type[exc.RelayError], Callable[[Stage], httpx.Response | RawRepl
     exc.UpstreamProtocolError: upstream_protocol_error,
     exc.UpstreamErrorWithheld: upstream_replied_with_key,
     exc.UpstreamTimeout: upstream_timeout,
+    exc.ArtifactNotFound: artifact_not_found,
+    exc.RangeNotSatisfiable: range_not_satisfiable,
+    exc.ArtifactStoreFull: artifact_store_full,
+    exc.FileRefused: file_refused,
+    exc.FileUnreachable: file_unreachable,
+    exc.FileTooLarge: file_too_large,
+    exc.NotText: not_text,
+    exc.IdempotencyKeyReused: idempotency_key_reused,
+    exc.IdempotencyInProgress: idempotency_in_progress,
+    exc.StoreUnavailable: store_unavailable,
     exc.InternalError: internal_error,
 }
-REACH_THE_UPSTREAM = {exc.UpstreamProtocolError, exc.UpstreamErrorWithheld, exc.UpstreamTimeout}
+REACH_THE_UPSTREAM = {
+    exc.UpstreamProtocolError,
+    exc.UpstreamErrorWithheld,
+    exc.UpstreamTimeout,
+    exc.ArtifactStoreFull,
+    exc.NotText,
+    exc.IdempotencyInProgress,  # the first call, which is still running
+}
 
 
 @pytest.mark.parametrize("error", ERROR_TABLE, ids=lambda error: error.__name__)
