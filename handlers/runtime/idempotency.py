@@ -34,6 +34,8 @@ FIELD = "idempotency_key"
 KEEP_SECONDS = 24 * 3600.0
 # A killed process holds its calls this long. Far more than a call may take, since clocks of replicas differ.
 LEASE_SECONDS = 120.0
+LEASE_MARGIN_SECONDS = 10.0  # between the end of the longest work and that of its lease
+CLOSING_SECONDS = 5.0
 MAX_KEPT_BYTES = 256 * 1024  # the budget's 95,000 characters have at most 285,000 bytes, and hardly ever
 CLEANING_SECONDS = 600.0
 RETRY_SECONDS = 5
@@ -146,8 +148,12 @@ class Idempotency:
         await self._opened()
 
     async def close(self) -> None:
-        """Finish what is being written and close the store."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Give running work a moment, finish what is being written and close the store."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         if self._store is not None:
             await self._store.close()
 
@@ -157,7 +163,7 @@ class Idempotency:
 
         Args:
             request: Has a caller, and its body an `idempotency_key`.
-            work: Returns a whole reply. When it raises, nothing is kept.
+            work: Returns a whole reply; goes on when the caller leaves. When it raises, nothing is kept.
 
         Raises:
             IdempotencyKeyReused: The key came before with another body (400).
@@ -173,14 +179,23 @@ class Idempotency:
             raise
         if entry is not None:
             return _replay(entry, claim)
+        return await asyncio.shield(self._background(self._finish(request, claim, work)))
+
+    async def _finish(self, request: Request, claim: Claim, work: Callable[[], Awaitable[Reply]]) -> Reply:
+        """
+        Do the work and keep its reply, whether or not anybody still waits for it.
+
+        Giving it up half-way would leave nobody knowing whether the upstream has done it, and it would be done again.
+        """
         try:
-            reply = await work()
+            async with asyncio.timeout(self._lease_seconds - LEASE_MARGIN_SECONDS):
+                reply = await work()
             kept = _kept(reply)
         except BaseException:
-            await asyncio.shield(self._background(self._give_back(claim)))
+            await self._give_back(claim)
             raise
         try:
-            await asyncio.shield(self._background(self._settle(claim, kept)))
+            await self._settle(claim, kept)
         except StoreUnavailable:
             request.log["idempotency"] = "not_kept"  # it is done, so its caller gets the reply
         return reply

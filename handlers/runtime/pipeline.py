@@ -6,6 +6,7 @@ The middleware that Connexion is given. Nothing here looks at the URL after the 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -125,16 +126,19 @@ class BoundOperation:
 
     async def _answer(self, request: Request, began: float) -> Reply:
         """The function's reply: within the budget of an assistant, and once where the caller asks for that."""
-        work = partial(self._work, request)
-        if for_assistant(request):
-            work = partial(self._within_budget, work, began)
+        budgeted = for_assistant(request)
+        work: Callable[[], Awaitable[Reply]] = partial(self._fitting if budgeted else self._work, request)
+        how = self._way_out
         if self._takes_key and has_key(request):
-            return await self._services.idempotency.run(request, work)
-        return await work()
+            work = partial(self._services.idempotency.run, request, work)
+            how = replace(how, late="The work goes on; call again with the same `idempotency_key` to get its reply.")
+        if not budgeted:
+            return await work()
+        async with deadline(how, began):
+            return await work()
 
-    async def _within_budget(self, work: Callable[[], Awaitable[Reply]], began: float) -> Reply:
-        async with deadline(self._way_out, began):
-            return await fit_reply(await work(), MAX_REPLY_CHARACTERS, self._way_out)
+    async def _fitting(self, request: Request) -> Reply:
+        return await fit_reply(await self._work(request), MAX_REPLY_CHARACTERS, self._way_out)
 
     async def _work(self, request: Request) -> Reply:
         try:

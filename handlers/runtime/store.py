@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    CursorResult,
     Double,
     Index,
     Integer,
@@ -27,6 +29,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UpdateBase,
     and_,
     delete,
     insert,
@@ -46,6 +49,8 @@ from handlers.runtime.idempotency import Claim, Entry, KeptReply, unavailable
 MEMORY = "sqlite+aiosqlite://"
 POSTGRESQL = "postgresql+asyncpg"
 WAIT_SECONDS = 5  # for a lock, a connection, an answer of the server
+MEMORY_PAGES = 65_536  # of 4,096 bytes, SQLite's own choice: 256 MB, room for 1,000 of the longest replies
+FORGOTTEN_AT_ONCE = 200  # finished calls, when memory is full; each of them would be done anew
 _FORMS = f"{MEMORY} (in memory), {MEMORY}//folder/relay.db or {POSTGRESQL}://user:password@host/database"
 _SERVER_CONNECTIONS = 10
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -86,6 +91,7 @@ class SqlStore:
         self._failures = failures
         # Both have the same statement, each in its own module.
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        self._in_memory = _in_memory(engine.url)
 
     async def take(self, claim: Claim, now: float, until: float) -> Entry | None:
         """Take the slot when it is free or its holder's time is over; otherwise return what holds it."""
@@ -102,7 +108,7 @@ class SqlStore:
         looking = select(_replies).where(_replies.c.slot == claim.slot, _replies.c.expires_at > now)
         async with self._connected() as connection:
             for _ in range(_ATTEMPTS):
-                if (await connection.execute(taking)).first() is not None:
+                if (await self._write(connection, taking)).first() is not None:
                     return None
                 row = (await connection.execute(looking)).first()
                 if row is not None:
@@ -115,7 +121,7 @@ class SqlStore:
         """Put the reply into the slot, unless its time was over and somebody else has it now."""
         values = {"status": reply.status, "media_type": reply.media_type, "body": reply.body, "expires_at": until}
         async with self._connected() as connection:
-            await connection.execute(update(_replies).where(_held_by(claim)).values(**values))
+            await self._write(connection, update(_replies).where(_held_by(claim)).values(**values))
 
     async def free(self, claim: Claim) -> None:
         """Give the slot up, unless somebody else has it now."""
@@ -130,6 +136,19 @@ class SqlStore:
     async def close(self) -> None:
         """Close all connections."""
         await self.engine.dispose()
+
+    async def _write(self, connection: AsyncConnection, statement: UpdateBase) -> CursorResult[Any]:
+        """Run a statement; when memory is full, forget the finished calls that end first and run it once more."""
+        try:
+            return await connection.execute(statement)
+        except DBAPIError as error:
+            if not (self._in_memory and _code(error.orig) == sqlite3.SQLITE_FULL):
+                raise
+        finished = select(_replies.c.slot).where(_replies.c.status.is_not(None))
+        oldest = finished.order_by(_replies.c.expires_at).limit(FORGOTTEN_AT_ONCE)
+        forgotten = await connection.execute(delete(_replies).where(_replies.c.slot.in_(oldest)))
+        _log.warning("store", reason="memory is full", forgotten=forgotten.rowcount)
+        return await connection.execute(statement)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
@@ -184,8 +203,12 @@ def _address(url: str) -> URL:
     return address
 
 
+def _in_memory(address: URL) -> bool:
+    return address.drivername != POSTGRESQL and address.database in {None, "", ":memory:"}
+
+
 def _file(address: URL) -> Path | None:
-    if address.drivername == POSTGRESQL or address.database in {None, "", ":memory:"}:
+    if address.drivername == POSTGRESQL or _in_memory(address):
         return None
     return Path(str(address.database))
 
@@ -219,7 +242,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             # SQLite does not wait for others here by itself, as eight stores that open one file at once show (3.40).
-            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(_BUSY_POLL_SECONDS)
         else:
@@ -257,6 +280,8 @@ async def _prepare(engine: AsyncEngine) -> None:
             await connection.run_sync(_migrate)
         return
     async with engine.connect() as connection:
+        if _in_memory(engine.url):
+            await connection.exec_driver_sql(f"PRAGMA max_page_count = {MEMORY_PAGES}")
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             await connection.run_sync(_migrate)
@@ -285,6 +310,12 @@ _STEPS: tuple[Callable[[Connection], None], ...] = (_replies.create,)
 
 def _held_by(claim: Claim) -> ColumnElement[bool]:
     return and_(_replies.c.slot == claim.slot, _replies.c.owner == claim.owner, _replies.c.status.is_(None))
+
+
+def _code(error: BaseException | None) -> int | None:
+    """SQLite's primary code; `None` for errors of others, Python's own module `sqlite3` among them."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & _PRIMARY_CODE
 
 
 def _reason(error: Exception) -> str:

@@ -339,22 +339,51 @@ async def test_keys_and_bodies_are_not_written_down(tmp_path: Path, clock: Clock
 # ── Clients that leave, stores that fail ───────────────
 
 
-async def test_a_client_that_leaves_gives_its_call_back(store: Store, clock: Clock) -> None:
-    """A call that is cancelled while it works can be made again at once."""
+async def test_the_work_goes_on_when_the_client_leaves(store: Store, clock: Clock) -> None:
+    """Meanwhile the call is in progress; afterwards its reply is there, and nothing was done twice."""
     idempotency = over(store, clock)
-    running = asyncio.Event()
+    running, go_on = asyncio.Event(), asyncio.Event()
+    work = Work()
 
-    async def forever() -> Reply:
+    async def slow() -> Reply:
         running.set()
-        await asyncio.Event().wait()
-        raise AssertionError
+        await go_on.wait()
+        return await work()
 
-    task = asyncio.create_task(idempotency.run(call(), forever))
+    task = asyncio.create_task(idempotency.run(call(), slow))
     await running.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (await idempotency.run(call(), Work())).status == 200
+    with pytest.raises(IdempotencyInProgress):
+        await idempotency.run(call(), work)
+    go_on.set()
+    again = None
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while again is None:
+            with suppress(IdempotencyInProgress):
+                again = await idempotency.run(call(), work)
+            await asyncio.sleep(0)
+    assert (again.body, work.count) == (b'{"done":1}', 1)
+
+
+async def test_work_that_outlives_the_relay_is_given_up(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing waits a moment, then ends what is still running."""
+    monkeypatch.setattr("handlers.runtime.idempotency.CLOSING_SECONDS", 0.01)
+    idempotency = over(store, clock)
+
+    async def forever() -> Reply:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    task = asyncio.create_task(idempotency.run(call(), forever))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await idempotency.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.parametrize("step, done", [("take", 1), ("taken", 1), ("keep", 1), ("free", 2)])

@@ -1,8 +1,9 @@
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from sqlalchemy import text
@@ -192,6 +193,94 @@ async def test_a_store_that_fails_keeps_calls_from_being_made(store: SqlStore, f
     await run(store, remedy)
     await idempotency.run(call("another"), work)
     assert work.count + refused == 201
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[SqlStore]:
+    """A store in memory with room for some 50 replies of 4,000 bytes."""
+    made = await open_store(MEMORY)
+    await run(made, "PRAGMA max_page_count = 80")
+    yield made
+    await made.close()
+
+
+async def take_all(store: SqlStore, slots: Iterable[int]) -> None:
+    """Begin calls."""
+    for slot in slots:
+        assert await store.take(claim(slot), NOW, NOW + 100) is None
+
+
+async def fill(store: SqlStore, count: int, body: bytes) -> None:
+    """Finish calls, each of which is kept a second longer than the one before."""
+    for slot in range(count):
+        await take_all(store, [slot])
+        await store.keep(claim(slot), KeptReply(200, "", body), NOW + 1_000 + slot)
+
+
+async def held(store: SqlStore) -> list[int]:
+    """The slots that hold a finished call."""
+    statement = "SELECT slot FROM relay_replies WHERE status IS NOT NULL ORDER BY slot"
+    async with store.engine.connect() as connection:
+        return [int(slot) for slot in await connection.scalars(text(statement))]
+
+
+async def test_a_store_in_memory_takes_256_megabytes_at_most() -> None:
+    """Replies of a day must not end the process."""
+    store = await open_store(MEMORY)
+    async with store.engine.connect() as connection:
+        pages = await connection.scalar(text("PRAGMA max_page_count"))
+        size = await connection.scalar(text("PRAGMA page_size"))
+    assert pages * size == 256 * 2**20
+    await store.close()
+
+
+async def test_a_full_memory_forgets_what_ends_first(
+    memory: SqlStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every new call is done and kept; the oldest replies make room, and the operator reads of it."""
+    monkeypatch.setattr("handlers.runtime.store.FORGOTTEN_AT_ONCE", 10)
+    assert await memory.take(claim(1_000), NOW, NOW + 1) is None
+    await fill(memory, 200, bytes(4_000))
+    slots = await held(memory)
+    assert 10 < len(slots) < 100
+    assert slots == [*range(200 - len(slots), 200)]
+    assert await memory.take(claim(1_000, "another"), NOW, NOW + 1) == Entry(FINGERPRINT, None)
+    assert "memory is full" in capsys.readouterr().out
+
+
+async def test_a_memory_full_of_running_calls_refuses(memory: SqlStore) -> None:
+    """Calls that are not finished are never forgotten, for they would be done twice."""
+    with pytest.raises(StoreUnavailable, match="nothing was done"):
+        await take_all(memory, range(10_000))
+    for slot in range(100):
+        assert await memory.take(claim(slot, "another"), NOW, NOW + 100) == Entry(FINGERPRINT, None)
+    await memory.remove_expired(NOW + 100)
+    await take_all(memory, range(100))
+
+
+async def test_a_reply_longer_than_the_memory_is_not_kept(memory: SqlStore) -> None:
+    """Room is made once; whoever asked to keep it learns that it was not enough."""
+    assert await memory.take(claim(1), NOW, NOW + 100) is None
+    with pytest.raises(StoreUnavailable):
+        await memory.keep(claim(1), KeptReply(200, "", bytes(2**20)), NOW + 1_000)
+
+
+async def test_a_failure_without_a_code_is_no_full_memory(memory: SqlStore) -> None:
+    """What Python's module refuses by itself costs no reply that is kept."""
+    await fill(memory, 5, b"")
+    await take_all(memory, [5])
+    with pytest.raises(StoreUnavailable):
+        await memory.keep(claim(5), KeptReply(cast("int", []), "", b""), NOW + 1_000)
+    assert await held(memory) == [*range(5)]
+
+
+async def test_a_full_disk_costs_no_reply(store: SqlStore) -> None:
+    """In a file all that was kept stays: the operator can make room for it."""
+    await fill(store, 5, bytes(4_000))
+    await run(store, "PRAGMA max_page_count = 1")  # not below what is there already
+    with pytest.raises(StoreUnavailable):
+        await take_all(store, range(5, 200))
+    assert await held(store) == [*range(5)]
 
 
 async def test_a_locked_file_is_waited_for(url: str, store: SqlStore) -> None:
