@@ -19,6 +19,7 @@ from handlers.runtime.exceptions import (
     DuplicateKey,
     MalformedJson,
     UpstreamError,
+    UpstreamErrorWithheld,
     UpstreamProtocolError,
     UpstreamTimeout,
 )
@@ -86,6 +87,8 @@ async def gather_response_stream(request: Request) -> Reply:
         async with asyncio.timeout(GATHER_SECONDS):
             await _gather(request, gathered)
     except (TimeoutError, UpstreamError) as error:
+        if isinstance(error, UpstreamErrorWithheld):
+            raise
         if not gathered.named:
             raise UpstreamTimeout(_TOO_LATE) if isinstance(error, TimeoutError) else error from None
     if gathered.error is not None and not gathered.named:
@@ -180,6 +183,8 @@ async def _state(request: Request, response_id: str) -> dict[str, Any] | None:
     """The response as it is now; `None` when it cannot be had."""
     try:
         return await call_json(request, GET_OPERATION, path_params={"response_id": response_id})
+    except UpstreamErrorWithheld:
+        raise
     except (UpstreamRefusal, UpstreamError):
         return None
 
@@ -193,12 +198,13 @@ async def _gather(request: Request, gathered: GatheredResponse) -> None:
         headers=((b"accept", EVENT_STREAM.encode()),),
     )
     if isinstance(reply.body, bytes) or not _is_event_stream(reply):
-        gathered.take_whole(await _json_object(reply))  # some compatible services stream nothing
+        gathered.take_whole(await _json_object(request, reply))  # some compatible services stream nothing
         return
     try:
         size = 0
         async with aclosing(read_events(reply.body, max_event_bytes=MAX_EVENT_BYTES)) as events:
             async for event in events:
+                request.services.upstream.check_echo(event.data)
                 gathered.take(event)
                 size += len(event.data)
                 if gathered.over or size > MAX_ANSWER_BYTES:
@@ -217,9 +223,11 @@ def _is_event_stream(reply: Reply) -> bool:
     return media_type.split(b";")[0].strip().lower() == EVENT_STREAM.encode()
 
 
-async def _json_object(reply: Reply) -> dict[str, Any]:
+async def _json_object(request: Request, reply: Reply) -> dict[str, Any]:
+    raw = await read_whole(reply, MAX_ANSWER_BYTES)
+    request.services.upstream.check_echo(raw)
     try:
-        value = decode_json(await read_whole(reply, MAX_ANSWER_BYTES))
+        value = decode_json(raw)
     except (MalformedJson, DuplicateKey):
         value = None
     if not isinstance(value, dict):

@@ -66,7 +66,8 @@ def way_out(operation: Operation) -> WayOut:
 def for_assistant(request: Request) -> bool:
     """Whether the reply goes to an assistant: from a wrapper always, else to a key that opens nothing wider."""
     scopes: frozenset[Scope] = request.caller.scopes if request.caller else frozenset()
-    return bool(request.operation.wraps) or (Scope.ACTIONS in scopes and Scope.CANONICAL not in scopes)
+    narrow = bool(scopes & {Scope.ACTIONS, Scope.PROXY}) and Scope.CANONICAL not in scopes
+    return bool(request.operation.wraps) or narrow
 
 
 def fit(value: Any, limit: int, *, how: WayOut) -> Any:
@@ -127,7 +128,8 @@ async def fit_reply(reply: Reply, limit: int, how: WayOut) -> Reply:
         reply: Its body is read and closed here.
 
     Returns:
-        The same status and the same bytes when they fit. Otherwise JSON that does, without a content coding.
+        The same status and the same bytes when they fit, without a content coding: a reply that is kept is kept without
+        headers. Otherwise JSON that fits.
 
     Raises:
         UpstreamProtocolError: It is too long to be read, or to be passed on and no JSON (502).
@@ -139,9 +141,8 @@ async def fit_reply(reply: Reply, limit: int, how: WayOut) -> Reply:
         fitted = await asyncio.to_thread(_fitted, plain, limit, how)
     else:
         fitted = _fitted(plain, limit, how)
-    if fitted is plain:
-        return Reply(reply.status, [header for header in reply.headers if header[0] != b"content-length"], body)
-    return Reply(reply.status, [header for header in reply.headers if header[0] not in _OF_THE_BYTES], fitted)
+    gone = {b"content-length"} if fitted is body else _OF_THE_BYTES
+    return Reply(reply.status, [header for header in reply.headers if header[0] not in gone], fitted)
 
 
 @asynccontextmanager
@@ -261,7 +262,7 @@ def _decoded(body: bytes, headers: list[Header]) -> bytes:
         raise UpstreamProtocolError from None
     if decoder.unconsumed_tail:
         raise _too_long()
-    if not decoder.eof:
+    if not decoder.eof or decoder.unused_data:
         raise UpstreamProtocolError
     return plain
 

@@ -9,6 +9,7 @@ import unicodedata
 from urllib.parse import quote
 
 MAX_NAME_BYTES = 255  # what file systems take
+READ_CHARACTERS = 2_048  # of a longer name, half from each end: the loop waits while it is read
 FALLBACK_NAME = "file"
 UNSPECIFIC = "application/octet-stream"
 
@@ -29,6 +30,8 @@ def plain_name(text: str) -> str:
     Returns:
         A name that is never empty and never leads anywhere.
     """
+    if len(text) > READ_CHARACTERS:
+        text = text[: READ_CHARACTERS // 2] + text[-READ_CHARACTERS // 2 :]
     last = re.split(r"[/\\]", text)[-1]
     name = "".join(character for character in last if unicodedata.category(character) not in _UNSEEN).strip()
     if not name.strip("."):

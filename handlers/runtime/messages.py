@@ -4,6 +4,7 @@ The typed request that a handler takes and the typed reply that it returns.
 Not for: reading sockets (`handlers.runtime.connection`) or deciding who may ask (`handlers.runtime.access`).
 """
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,11 @@ class Reply:
     @classmethod
     def json(cls, value: Any, *, status: int = 200) -> "Reply":
         """Answer a JSON value."""
-        return cls(status, [(b"content-type", b"application/json")], orjson.dumps(value))
+        try:
+            body = orjson.dumps(value)
+        except orjson.JSONEncodeError:  # from the upstream: an integer beyond 64 bits, half of a surrogate pair
+            body = json.dumps(value, allow_nan=False).encode()
+        return cls(status, [(b"content-type", b"application/json")], body)
 
     @classmethod
     def text(cls, value: str, *, media_type: str) -> "Reply":

@@ -124,6 +124,19 @@ class Upstream:
             close=response.aclose,
         )
 
+    def check_echo(self, content: bytes) -> None:
+        """
+        Look into what is about to be told to a client as an answer of the relay's own making.
+
+        Args:
+            content: As it came from the upstream, without a coding.
+
+        Raises:
+            UpstreamErrorWithheld: It repeats the relay's key (502).
+        """
+        if self._secret and self._secret in content:
+            raise UpstreamErrorWithheld
+
     async def _without_echoed_key(self, response: httpx.Response) -> Reply:
         """Read an error whole; hold it back when it repeats our credentials."""
         body = b""
@@ -170,7 +183,8 @@ def _decoded(response: httpx.Response, body: bytes) -> bytes:
         decoded = decoder.decompress(body, MAX_ERROR_BYTES)
     except zlib.error:
         raise UpstreamErrorWithheld from None
-    if not decoder.eof:  # cut short, or it unfolds into more than an error may have
+    # Cut short, or it unfolds into more than an error may have, or a second member follows, which nobody has read.
+    if not decoder.eof or decoder.unused_data:
         raise UpstreamErrorWithheld
     return decoded
 

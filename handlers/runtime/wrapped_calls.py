@@ -102,11 +102,14 @@ async def call_json(
 
     Raises:
         UpstreamRefusal: The upstream answered with an error.
+        UpstreamErrorWithheld: It repeats the relay's key, as the state of a job that failed may (502).
         UpstreamError: It did not answer as it should, or with something else than a JSON object (502, 504).
     """
     reply = await call(request, operation_id, path_params=path_params, query=query, body=body)
+    raw = await read_whole(reply, MAX_ANSWER_BYTES)
+    request.services.upstream.check_echo(raw)
     try:
-        value = decode_json(await read_whole(reply, MAX_ANSWER_BYTES))
+        value = decode_json(raw)
     except (MalformedJson, DuplicateKey):  # ours, for what a client sends; here the upstream is at fault
         value = None
     if not isinstance(value, dict):

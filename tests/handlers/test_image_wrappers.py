@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from handlers.image_wrappers import (
 from handlers.runtime.artifacts import ArtifactStore
 from handlers.runtime.exceptions import FileRefused, FileUnreachable, InvalidBody, RelayError
 from handlers.runtime.images import IMAGE_TYPES, MAX_IMAGE_BYTES
-from handlers.runtime.messages import Request
+from handlers.runtime.messages import Reply, Request
 from handlers.runtime.services import Services
 from handlers.runtime.wrapped_calls import UpstreamRefusal
 from tests.handlers.conftest import MakeRequest
@@ -129,6 +130,16 @@ async def test_a_mask_alone_is_refused(wrapped: Wrapped) -> None:
     with pytest.raises(InvalidBody) as caught:
         await edit_images(wrapped.request("editImages", prompt="A", openaiFileIdRefs=[CAT], last_is_mask=True))
     assert caught.value.param == "last_is_mask"
+
+
+async def test_a_number_beyond_64_bits_is_answered(wrapped: Wrapped) -> None:
+    """An odd time of the upstream does not cost the image."""
+    wrapped.upstream.answers = [
+        Reply(200, [], json.dumps(images_answer([image("image/png")]) | {"created": 2**70}).encode())
+    ]
+    reply = await generate_images(wrapped.request("generateImages", prompt="A cat."))
+    assert isinstance(reply.body, bytes)
+    assert (reply.status, json.loads(reply.body)["created"]) == (200, 2**70)
 
 
 async def test_a_refusal_of_the_upstream_ends_the_call(wrapped: Wrapped) -> None:

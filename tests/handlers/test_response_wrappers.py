@@ -17,7 +17,12 @@ from handlers.response_wrappers import (
 )
 from handlers.runtime.app import GENERATED
 from handlers.runtime.budget import DEADLINE_SECONDS, deadline, way_out
-from handlers.runtime.exceptions import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
+from handlers.runtime.exceptions import (
+    UpstreamErrorWithheld,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from handlers.runtime.matching import OperationIndex
 from handlers.runtime.messages import Header, Reply, Request
 from handlers.runtime.services import Services
@@ -30,6 +35,7 @@ CONTRACT = load_contract(GENERATED, FULL)
 ANSWER = SchemaSource(CONTRACT).at("#/components/schemas/Answer")
 INDEX = OperationIndex((operation, operation.id) for operation in CONTRACT if operation.mirrored)
 SILENCE = object()  # an answer that never comes
+MADE_UP_KEY = b"sk-made-up-upstream"
 
 
 @dataclass
@@ -48,6 +54,11 @@ class ScriptedUpstream:
     paths: list[str] = field(default_factory=list)
     moments: list[float] = field(default_factory=list)
     given_up: int = 0
+
+    def check_echo(self, content: bytes) -> None:
+        """As the client of the upstream does, with a key that is made up."""
+        if MADE_UP_KEY in content:
+            raise UpstreamErrorWithheld
 
     async def send(
         self, method: str, path: str, *, query: bytes = b"", headers: list[Header], content: bytes | None = None
@@ -425,6 +436,18 @@ class TestGather:
             gather(event("error", error=found))
         assert isinstance(refusal.value.reply.body, bytes)
         assert orjson.loads(refusal.value.reply.body) == {"error": {"type": None, "param": None, "code": None, **found}}
+
+    @pytest.mark.parametrize("named", [[], stream_of(["On "])], ids=["before an id", "after it"])
+    def test_an_error_in_the_stream_that_repeats_the_relays_key_is_withheld(self, named: list[str]) -> None:
+        """Whether or not the answer has begun, nothing of it is passed on."""
+        with pytest.raises(UpstreamErrorWithheld):
+            gather(*named, event("error", message=f"Incorrect key: {MADE_UP_KEY.decode()}."))
+
+    def test_a_failed_state_that_repeats_the_relays_key_is_withheld(self) -> None:
+        """Waiting does not take it for a look that failed."""
+        failed = response(status="failed", error={"message": f"Incorrect key: {MADE_UP_KEY.decode()}."})
+        with pytest.raises(UpstreamErrorWithheld):
+            start(ScriptedUpstream({"createResponse": [response()], "getResponse": [failed]}))
 
     def test_a_service_that_does_not_stream_is_understood(self) -> None:
         """Its JSON is the answer, finished or not."""

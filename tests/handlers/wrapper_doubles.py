@@ -9,9 +9,12 @@ from typing import Any, cast
 
 import orjson
 
+from handlers.runtime.exceptions import UpstreamErrorWithheld
 from handlers.runtime.messages import Header, Reply
 from handlers.runtime.remote_files import FileReference, RemoteFile
 from handlers.runtime.services import Services
+
+MADE_UP_KEY = b"sk-made-up-upstream"
 
 
 @dataclass
@@ -36,6 +39,11 @@ class UpstreamOfTest:
     answers: list[Reply | Exception | Callable[[Sent], Reply]] = field(default_factory=list)
     calls: list[Sent] = field(default_factory=list)
     closed: int = 0
+
+    def check_echo(self, content: bytes) -> None:
+        """As the client of the upstream does, with a key that is made up."""
+        if MADE_UP_KEY in content:
+            raise UpstreamErrorWithheld
 
     async def send(
         self,

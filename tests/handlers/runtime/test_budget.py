@@ -299,15 +299,23 @@ async def test_half_a_surrogate_pair_stays() -> None:
 
 @pytest.mark.parametrize("coding, encode", [(b"gzip", gzip.compress), (b"Deflate", zlib.compress)])
 async def test_a_compressed_reply_is_read(coding: bytes, encode: Any) -> None:
-    """What fits goes on as it came, still compressed; what does not is cut and no longer compressed."""
+    """Whether it fits or is cut, it goes on as plain bytes: a reply that is kept must be read without its headers."""
     headers = [*JSON_HEADERS, (b"content-encoding", coding)]
     small, large = ({"data": items(count)} for count in (3, 1_000))
     reply = await fit_reply(Body(encode(json.dumps(small).encode())).reply(headers), LIMIT, HOW)
-    assert (reply.headers, reply.body) == (headers, encode(json.dumps(small).encode()))
+    assert (reply.headers, reply.body) == ([JSON_HEADERS[0], JSON_HEADERS[2]], json.dumps(small).encode())
     reply = await fit_reply(Body(encode(json.dumps(large).encode())).reply(headers), LIMIT, HOW)
     assert isinstance(reply.body, bytes)
     assert reply.headers == [JSON_HEADERS[0], JSON_HEADERS[2]]
     assert json.loads(reply.body) == fit(large, LIMIT, how=HOW)
+
+
+@pytest.mark.parametrize("body", [b'{ "a": 1e5 }', b""])
+async def test_a_reply_that_is_not_compressed_keeps_its_headers(body: bytes) -> None:
+    """A coding that changes nothing is named no less than before; the tag of the bytes still belongs to them."""
+    headers = [*JSON_HEADERS, (b"content-encoding", b"identity")]
+    reply = await fit_reply(Reply(200, headers, body), LIMIT, HOW)
+    assert (reply.headers, reply.body) == (headers, body)
 
 
 @pytest.mark.parametrize(
@@ -317,8 +325,9 @@ async def test_a_compressed_reply_is_read(coding: bytes, encode: Any) -> None:
         (b"gzip", b"no gzip"),
         (b"gzip", gzip.compress(b"{}" * 100)[:-9]),
         (b"gzip", gzip.compress(b" " * (MAX_READ_BYTES + 1))),
+        (b"gzip", gzip.compress(b'{"a":') + gzip.compress(b"1}")),
     ],
-    ids=["unknown", "malformed", "cut", "too-long"],
+    ids=["unknown", "malformed", "cut", "too-long", "two-members"],
 )
 async def test_a_reply_that_cannot_be_unpacked_is_not_passed_on(coding: bytes, body: bytes) -> None:
     """Nobody knows how long an unreadable reply is; one that unfolds without end is not unfolded."""

@@ -1,11 +1,22 @@
 import re
+import unicodedata
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.runtime.file_names import MAX_NAME_BYTES, UNSPECIFIC, attachment, plain_media_type, plain_name
+from handlers.runtime import file_names
+from handlers.runtime.file_names import (
+    MAX_NAME_BYTES,
+    READ_CHARACTERS,
+    UNSPECIFIC,
+    attachment,
+    plain_media_type,
+    plain_name,
+)
 
 HOSTILE = {
     "": "file",
@@ -44,6 +55,44 @@ def test_a_long_name_keeps_its_ending() -> None:
     name = plain_name("ü" * 300 + ".jsonl")
     assert name.endswith("ü.jsonl")
     assert MAX_NAME_BYTES - 1 <= len(name.encode()) <= MAX_NAME_BYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("a" * 2**23 + ".pdf", "a" * (MAX_NAME_BYTES - 4) + ".pdf"),
+        ("folder/" * 2**20 + "report.csv", "report.csv"),
+        ("kept" + "\u202e" * 2**20 + ".pdf", "kept.pdf"),
+        ("/" * 2**23, "file"),
+        ("." * 2**23, "file"),
+        ("b" * 1_024 + "/" + "c" * 1_024, "b" * MAX_NAME_BYTES),  # the only slash stood in the middle
+    ],
+    ids=["name", "path", "unseen", "slashes", "dots", "middle"],
+)
+def test_a_name_of_megabytes_keeps_its_ends(text: str, kept: str) -> None:
+    """What stands in the middle of so long a text is left out."""
+    assert plain_name(text) == kept
+
+
+@pytest.mark.parametrize("length", [READ_CHARACTERS, READ_CHARACTERS + 1, 2**23])
+def test_only_the_ends_of_a_long_name_are_read(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a name is, other requests do not wait for it: the pattern and the tables see two kilobytes."""
+    searched: list[int] = []
+    looked_up: list[str] = []
+
+    def split(pattern: str, text: str) -> list[Any]:
+        searched.append(len(text))
+        return re.split(pattern, text)
+
+    def category(character: str) -> str:
+        looked_up.append(character)
+        return unicodedata.category(character)
+
+    monkeypatch.setattr(file_names, "re", SimpleNamespace(split=split))
+    monkeypatch.setattr(file_names, "unicodedata", SimpleNamespace(category=category))
+    plain_name("a" * length)
+    assert searched == [READ_CHARACTERS]
+    assert len(looked_up) == READ_CHARACTERS
 
 
 @given(st.text(max_size=400))

@@ -82,8 +82,10 @@ ECHO = f'{{"error": {{"message": "Incorrect API key provided: {KEY}."}}}}'.encod
         ("identity", [ECHO]),
         ("gzip", [gzip.compress(ECHO)]),
         ("GZIP", [gzip.compress(ECHO)[:30], gzip.compress(ECHO)[30:]]),
+        ("gzip", [gzip.compress(b"{}") + gzip.compress(ECHO)]),
         ("deflate", [zlib.compress(ECHO)]),
     ],
+    ids=["plain", "in two pieces", "identity", "gzip", "gzip in two pieces", "gzip of two members", "deflate"],
 )
 async def test_an_error_that_repeats_our_key_is_held_back(
     transport: Transport, status: int, coding: str | None, pieces: list[bytes]

@@ -7,13 +7,14 @@ import pytest
 
 from codegen.contract import FULL, load_contract
 from handlers.runtime.app import GENERATED
-from handlers.runtime.exceptions import UpstreamProtocolError
+from handlers.runtime.exceptions import UpstreamErrorWithheld, UpstreamProtocolError
 from handlers.runtime.messages import Header, Reply, Request
 from handlers.runtime.multipart import MultipartBody
 from handlers.runtime.services import Services
 from handlers.runtime.wrapped_calls import UpstreamRefusal, call, call_json, read_whole
 
 CONTRACT = load_contract(GENERATED, FULL)
+SECRET = b"sk-made-up"
 RECEIVED = [
     (b"authorization", b"Bearer rk_of_the_client"),
     (b"x-relay-key", b"rk_of_the_client"),
@@ -43,6 +44,11 @@ class Sent:
             content = b"".join([piece async for piece in content])
         self.calls.append((method, path, query, headers, content))
         return replace(self.reply, close=self._close)
+
+    def check_echo(self, content: bytes) -> None:
+        """As the client of the upstream does."""
+        if SECRET in content:
+            raise UpstreamErrorWithheld
 
     async def _close(self) -> None:
         self.closed += 1
@@ -135,3 +141,10 @@ def test_an_answer_that_never_ends_is_given_up() -> None:
     with pytest.raises(UpstreamProtocolError):
         asyncio.run(read())
     assert upstream.closed == 1
+
+
+def test_an_answer_that_repeats_the_relays_key_is_withheld() -> None:
+    """A job that failed may say why in the words of an error, with status 200."""
+    upstream = Sent(Reply.json({"status": "failed", "error": {"message": f"bad key {SECRET.decode()}"}}))
+    with pytest.raises(UpstreamErrorWithheld):
+        asyncio.run(call_json(request_to(upstream), "createResponse", body={}))
