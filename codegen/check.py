@@ -148,9 +148,13 @@ def _line_lookup(path: Path) -> Callable[[str], int]:
         for (place, method), number in operation_lines(text, _paths_of(lines)).items()
     }
 
+    version = next((number for number, line in enumerate(lines, 1) if line.startswith("  version:")), 0)
+
     def line_of(subject: str) -> int:
         if subject in operations:
             return operations[subject]
+        if subject == "info version":  # `version` is also the name of a parameter
+            return version
         kind, _, rest = subject.partition(" ")
         return next((first[key] for key in (f"{kind}\t{rest}", rest or kind, kind) if key in first), 0)
 

@@ -225,7 +225,8 @@ def _private(host: str) -> bool:
     try:
         return not ip_address(host).is_global
     except ValueError:
-        return host.endswith((".local", ".internal", ".localhost"))
+        # A last label that begins with a digit is an address in another spelling, such as 127.1.
+        return host.endswith((".local", ".internal", ".localhost")) or host.rpartition(".")[2][:1].isdigit()
 
 
 CHECKS: tuple[Callable[[ActionsDocument], Iterable[Finding]], ...] = (

@@ -84,7 +84,14 @@ EDITS: dict[str, tuple[str, str, str, str, str, tuple[str, ...]]] = {
     ),
     "another path": (FULL, "/v1/models:", "/v1/models/*:", "no-wildcard", "/v1/models/*", (r"  /v1/models/\*:",)),
     "a review lost": (FULL, r"  paid_job:", "  other_job:", "proxy-reviewed", "", ()),
-    "a version of its own": (ACTIONS, r"  version: .*", "  version: 0.0.1", "one-version", "info version", ("info:",)),
+    "a version of its own": (
+        ACTIONS,
+        r"  version: .*",
+        "  version: 0.0.1",
+        "one-version",
+        "info version",
+        ("  version: 0.0.1",),
+    ),
     "a review's day": (
         FULL,
         r'(?s)(  paid_job:.*?since: )"[^"]*"',

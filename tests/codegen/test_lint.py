@@ -93,7 +93,7 @@ def header_cases() -> list[Case]:
         *(Case(lint.server_is_plain, "server", "no plain https address", url, [{"url": address}]) for address in plain),
         *(
             Case(lint.server_is_public, "server", "not public", url, [{"url": f"https://{host}"}])
-            for host in ("10.0.0.1", "127.0.0.1", "relay.internal")
+            for host in ("10.0.0.1", "127.0.0.1", "127.1", "0x7f.1", "relay.internal")
         ),
         Case(lint.server_is_the_documents, "server", "keeps only one", ("paths", "/v1/files", "servers"), []),
         Case(lint.server_is_the_documents, "server", "keeps only one", (*LIST, "servers"), []),
