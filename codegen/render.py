@@ -8,9 +8,10 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from codegen import policy_html, policy_page, policy_table
+from codegen import policy_html, policy_page, policy_table, tools_page
 from codegen.contract import ACTIONS, FULL, read_contract
 from codegen.openapi_json import render_openapi_json
+from codegen.tools import build_tools
 from codegen.upstream_summary import summarise_upstream
 
 GENERATED = Path("spec") / "generated"
@@ -38,6 +39,7 @@ def render(root: Path) -> Mapping[str, str]:
         policy_table.FILE_NAME: policy_table.render_policy_table(full),
         policy_page.FILE_NAME: policy_page.render_policy_page(full),
         policy_html.FILE_NAME: policy_html.render_policy_html(full, summarise_upstream(root, full)),
+        tools_page.FILE_NAME: tools_page.render_tools_page(build_tools(full, actions)),
     }
 
 

@@ -104,7 +104,7 @@ def test_check_fails_on_stale_files_with_the_diff_and_the_command_that_mends_the
     """`contract render --check` ends with 1, shows what differs, says what to run, and leaves the files alone."""
     run(monkeypatch, checkout, "render")
     (checkout / "spec" / "openapi.full.yaml").write_bytes(
-        orjson.dumps(document({"/v1/others": {"get": operation("retrieveOther")}}))
+        orjson.dumps(document({"/v1/things": {"get": operation()}, "/v1/others": {"get": operation("retrieveOther")}}))
     )
     before = (checkout / GENERATED / "policy.tsv").read_bytes()
     capsys.readouterr()

@@ -4,18 +4,21 @@ import orjson
 import pytest
 
 from codegen.contract import ACTIONS, FULL, load_contract
-from codegen.exceptions import ContractError
+from codegen.exceptions import ContractError, InvalidContract
 from codegen.pin import LOCK
 from codegen.reader import read_yaml
 from codegen.render import GENERATED, MAX_DIFF_LINES, render, stale, write
 from tests.support.documents import ROOT, document, operation
 
-FILES = {"openapi.full.json", "openapi.actions.json", "policy.tsv", "policy.md", "policy.html"}
+FILES = {"openapi.full.json", "openapi.actions.json", "policy.tsv", "policy.md", "policy.html", "tools.md"}
 
 
 def rewrite(checkout: Path, count: int = 1) -> None:
-    """Give the full document of a checkout other operations."""
-    paths = {f"/v1/other_{number}": {"get": operation(f"retrieveOther{number}")} for number in range(count)}
+    """Give the full document of a checkout more operations, and end the one that it has."""
+    ended = operation(changes={"deprecated": True, "x-sunset": "2026-12-11"})
+    paths = {"/v1/things": {"get": ended}} | {
+        f"/v1/other_{number}": {"get": operation(f"retrieveOther{number}")} for number in range(count)
+    }
     (checkout / "spec" / "openapi.full.yaml").write_bytes(orjson.dumps(document(paths)))
 
 
@@ -59,11 +62,30 @@ def test_a_changed_contract_makes_its_files_stale_with_a_diff(checkout: Path) ->
     write(checkout)
     rewrite(checkout)
     diffs = stale(checkout)
-    assert set(diffs) == FILES - {"openapi.actions.json"}
+    assert set(diffs) == FILES - {"openapi.actions.json", "tools.md"}
     assert "-GET\t/v1/things\t" in diffs["policy.tsv"]
     assert "+GET\t/v1/other_0\t" in diffs["policy.tsv"]
     assert set(write(checkout)) == set(diffs)
     assert stale(checkout) == {}
+
+
+def test_changed_actions_make_the_page_of_tools_stale(checkout: Path) -> None:
+    """What assistants read of an operation stands in their document and on that page, and nowhere else."""
+    write(checkout)
+    changed = document({"/v1/things": {"get": operation(changes={"summary": "Look up a thing."})}})
+    (checkout / "spec" / "openapi.actions.yaml").write_bytes(orjson.dumps(changed))
+    diffs = stale(checkout)
+    assert set(diffs) == {"openapi.actions.json", "tools.md"}
+    assert "Look up a thing." in diffs["tools.md"]
+
+
+def test_what_cannot_become_a_tool_writes_nothing(checkout: Path) -> None:
+    """An operation that the Actions document alone has stops the command with a word about it."""
+    lonely = document({"/v1/things": {"get": operation("retrieveOther")}})
+    (checkout / "spec" / "openapi.actions.yaml").write_bytes(orjson.dumps(lonely))
+    with pytest.raises(InvalidContract, match=r"GET /v1/things: the full document has no such operation"):
+        write(checkout)
+    assert not (checkout / GENERATED).exists()
 
 
 def test_missing_and_edited_files_are_stale(checkout: Path) -> None:
@@ -129,6 +151,10 @@ def test_generated_text_ends_with_one_newline_and_says_not_to_edit_it() -> None:
     assert set(files) == FILES
     assert all(content.endswith("\n") and not content.endswith("\n\n") for content in files.values())
     assert "Written by `contract render` from spec/openapi.full.yaml. Do not edit." in files["policy.md"]
+    assert (
+        "Written by `contract render` from spec/openapi.full.yaml and spec/openapi.actions.yaml. Do not edit."
+        in files["tools.md"]
+    )
     assert (
         "Written by `contract render` from spec/openapi.full.yaml and codegen/pages. Do not edit."
         in (files["policy.html"])
