@@ -5,7 +5,7 @@ Bound by operationId to the operations tagged `Audio wrappers`.
 """
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import PurePath
 
@@ -17,7 +17,7 @@ from handlers.runtime.messages import Reply, Request
 from handlers.runtime.multipart import FilePart, MultipartBody
 from handlers.runtime.remote_files import RemoteFile, read_references
 from handlers.runtime.remote_hosts import FILE_FIELD
-from handlers.runtime.wrapped_calls import call, call_json
+from handlers.runtime.wrapped_calls import body_pieces, call, call_json
 
 # The only family of speech models in upstream's document that follows `instructions`; no end of it is announced.
 SPEECH_MODEL = "gpt-4o-mini-tts"
@@ -89,7 +89,7 @@ async def speak_text(request: Request) -> Reply:
         ending = wanted.get("response_format", _DEFAULT_FORMAT)
         media_type = _speech_type(reply, _SPEECH_TYPES[ending])
         name = f"speech.{ending}"
-        async with aclosing(_pieces(reply)) as pieces:
+        async with aclosing(body_pieces(reply)) as pieces:
             start = await _read_start(pieces)
             if not start:
                 raise UpstreamProtocolError("The upstream answered an empty recording; try again later.")
@@ -182,14 +182,6 @@ def _speech_type(reply: Reply, asked: str) -> str:
     if not essence.startswith("audio/"):
         raise UpstreamProtocolError("The upstream answered something else than a recording; try again later.")
     return essence
-
-
-async def _pieces(reply: Reply) -> AsyncGenerator[bytes, None]:
-    if isinstance(reply.body, bytes):
-        yield reply.body
-        return
-    async for piece in reply.body:
-        yield piece
 
 
 async def _read_start(pieces: AsyncIterator[bytes]) -> bytes:

@@ -6,7 +6,6 @@ Files come by link or as Base64 and go upstream piece by piece; of a text they g
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -25,7 +24,7 @@ from handlers.runtime.remote_hosts import FILE_FIELD
 from handlers.runtime.reply_shapes import shaped
 from handlers.runtime.shortening import escaped_length
 from handlers.runtime.text_pieces import MARGIN_BYTES, cut_text
-from handlers.runtime.wrapped_calls import UpstreamRefusal, call, call_json
+from handlers.runtime.wrapped_calls import UpstreamRefusal, body_pieces, call, call_json
 
 # The call ends after 38 seconds and takes its reply along. Files that were kept by then must be told of.
 LAST_START_SECONDS = 30.0
@@ -167,7 +166,7 @@ async def _read_content(request: Request, offset: int, size: int) -> bytes:
         total = _total(reply, offset)
         raw = bytearray()
         skipped = 0 if reply.status == HTTPStatus.PARTIAL_CONTENT else offset
-        async for piece in _pieces(reply):
+        async for piece in body_pieces(reply):
             raw += piece[skipped : skipped + size - len(raw)]
             skipped = max(skipped - len(piece), 0)
             if len(raw) == size:
@@ -200,11 +199,3 @@ def _total(reply: Reply, offset: int) -> int | None:
     if reply.status != HTTPStatus.PARTIAL_CONTENT or found is None or int(found[1]) != offset:
         raise UpstreamProtocolError
     return None if found[3] == "*" else int(found[3])
-
-
-async def _pieces(reply: Reply) -> AsyncIterator[bytes]:
-    if isinstance(reply.body, bytes):
-        yield reply.body
-        return
-    async for piece in reply.body:
-        yield piece

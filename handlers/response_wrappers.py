@@ -16,17 +16,13 @@ from handlers.responses import UPSTREAM_OPERATION as CREATE_OPERATION
 from handlers.runtime.answers import id_of, is_over, to_answer
 from handlers.runtime.event_streams import read_events
 from handlers.runtime.exceptions import (
-    DuplicateKey,
-    MalformedJson,
     UpstreamError,
     UpstreamErrorWithheld,
-    UpstreamProtocolError,
     UpstreamTimeout,
 )
 from handlers.runtime.gathered_responses import GatheredResponse
-from handlers.runtime.json_bodies import decode_json
 from handlers.runtime.messages import Reply, Request
-from handlers.runtime.wrapped_calls import MAX_ANSWER_BYTES, UpstreamRefusal, call, call_json, read_whole
+from handlers.runtime.wrapped_calls import MAX_ANSWER_BYTES, UpstreamRefusal, call, call_json, read_json
 
 GET_OPERATION = "getResponse"
 
@@ -42,6 +38,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 MAX_EVENT_BYTES = 16 * 2**20
 
 _TOO_LATE = f"The upstream did not begin to answer within {GATHER_SECONDS:g} seconds. The call may have worked."
+_NEITHER = "The upstream answered neither events nor a JSON object; try again later."
 _NOT_UPSTREAMS = frozenset({"reasoning_effort", "wait_seconds", "idempotency_key"})
 
 
@@ -198,7 +195,7 @@ async def _gather(request: Request, gathered: GatheredResponse) -> None:
         headers=((b"accept", EVENT_STREAM.encode()),),
     )
     if isinstance(reply.body, bytes) or not _is_event_stream(reply):
-        gathered.take_whole(await _json_object(request, reply))  # some compatible services stream nothing
+        gathered.take_whole(await read_json(request, reply, _NEITHER))  # some compatible services stream nothing
         return
     try:
         size = 0
@@ -221,15 +218,3 @@ def _now() -> float:
 def _is_event_stream(reply: Reply) -> bool:
     media_type = next((value for name, value in reply.headers if name == b"content-type"), b"")
     return media_type.split(b";")[0].strip().lower() == EVENT_STREAM.encode()
-
-
-async def _json_object(request: Request, reply: Reply) -> dict[str, Any]:
-    raw = await read_whole(reply, MAX_ANSWER_BYTES)
-    request.services.upstream.check_echo(raw)
-    try:
-        value = decode_json(raw)
-    except (MalformedJson, DuplicateKey):
-        value = None
-    if not isinstance(value, dict):
-        raise UpstreamProtocolError("The upstream answered neither events nor a JSON object; try again later.")
-    return value

@@ -7,7 +7,7 @@ the upstream ends the wrapper and goes to the client as it came.
 Not for: requests that pass through as they are (`handlers.runtime.forwarder`).
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +21,7 @@ from handlers.runtime.multipart import MultipartBody
 
 # Four images as Base64 at 4 MB each, and room; an answer that a wrapper reads whole must end somewhere.
 MAX_ANSWER_BYTES = 64 * 2**20
+_NO_OBJECT = "The upstream answered something else than a JSON object; try again later."
 # Of the client's headers only what says who asks; what a body is and in which form it may come back is the wrapper's.
 _KEPT = frozenset({b"accept-language", b"openai-beta", b"user-agent", b"x-client-request-id"})
 
@@ -106,6 +107,20 @@ async def call_json(
         UpstreamError: It did not answer as it should, or with something else than a JSON object (502, 504).
     """
     reply = await call(request, operation_id, path_params=path_params, query=query, body=body)
+    return await read_json(request, reply)
+
+
+async def read_json(request: Request, reply: Reply, wrong: str = _NO_OBJECT) -> dict[str, Any]:
+    """
+    Read an answer that must be a JSON object, and close it.
+
+    Args:
+        wrong: What to say when it is something else.
+
+    Raises:
+        UpstreamErrorWithheld: It repeats the relay's key, as the state of a job that failed may (502).
+        UpstreamProtocolError: It is something else, or too long (502).
+    """
     raw = await read_whole(reply, MAX_ANSWER_BYTES)
     request.services.upstream.check_echo(raw)
     try:
@@ -113,8 +128,17 @@ async def call_json(
     except (MalformedJson, DuplicateKey):  # ours, for what a client sends; here the upstream is at fault
         value = None
     if not isinstance(value, dict):
-        raise UpstreamProtocolError("The upstream answered something else than a JSON object; try again later.")
+        raise UpstreamProtocolError(wrong)
     return value
+
+
+async def body_pieces(reply: Reply) -> AsyncGenerator[bytes, None]:
+    """The body of an answer as it comes, in one piece where it has come already."""
+    if isinstance(reply.body, bytes):
+        yield reply.body
+        return
+    async for piece in reply.body:
+        yield piece
 
 
 async def read_whole(reply: Reply, limit_bytes: int) -> bytes:

@@ -4,16 +4,18 @@ Clients of the official SDK in front of the running relay, and the memory of whi
 Scenarios are written once, as code for `AsyncOpenAI`; `AsyncFace` lets the same code drive the sync client.
 """
 
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from typing import Any, cast
 
+import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI, Stream
 from openai._base_client import BaseSyncPage
 
 from handlers.simulated_upstream import SimulatedUpstream
 from tests.support.evidence import RelayLogs, missing_tests
-from tests.support.servers import OUTPUTS, RelayProcess
+from tests.support.file_relay import FileRelay, running_file_relay
+from tests.support.servers import OUTPUTS, RelayProcess, ServerThread
 
 SDK_KINDS = ("sync", "async")
 TIMEOUT_SECONDS = 10.0  # a hang must fail
@@ -108,3 +110,25 @@ async def sdk(
         kind = _KIND_BY_HEADER.get(record.header("x-stainless-async") or "")
         if kind and record.operation_id and record.status is not None and record.status < 300:
             exercised[kind].add(record.operation_id)
+
+
+@pytest.fixture(scope="module")
+def running(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileRelay]:
+    """A relay that may fetch files from a server of the module."""
+    with running_file_relay(tmp_path_factory.mktemp("files"), upstream_server.url) as running:
+        yield running
+
+
+@pytest.fixture
+def offered(running: FileRelay, upstream: SimulatedUpstream) -> FileRelay:
+    """The same, with nothing offered and nothing recorded."""
+    del upstream
+    running.files.forget()
+    return running
+
+
+@pytest.fixture
+def assistant(offered: FileRelay) -> Iterator[httpx.Client]:
+    """What an assistant calls with."""
+    with offered.client() as client:
+        yield client

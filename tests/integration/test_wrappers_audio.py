@@ -1,7 +1,6 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -21,10 +20,9 @@ from handlers.simulated_upstream import SimulatedUpstream
 from handlers.simulated_upstream.content import GeneratedContent
 from handlers.simulated_upstream.faults import Fault
 from handlers.simulated_upstream.recorder import RecordedRequest
-from tests.support.file_relay import FileRelay, fetch_link, parts_of, read_reply, running_file_relay
+from tests.support.file_relay import FileRelay, fetch_link, parts_of, read_reply
 from tests.support.file_server import whole
 from tests.support.relay_errors import assert_relay_error
-from tests.support.servers import ServerThread
 from tests.support.transfers import GROWTH_LIMIT_MIB, MIB, PeakMemory
 
 pytestmark = pytest.mark.integration
@@ -38,28 +36,6 @@ WRITTEN = {TRANSCRIPTIONS: TRANSCRIPTION_MODEL, TRANSLATIONS: TRANSLATION_MODEL}
 HELLO = {"input": "Hello."}
 RECORDING = b"ID3 made up"
 LARGE_BYTES = 20 * MIB
-
-
-@pytest.fixture(scope="module")
-def running(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileRelay]:
-    """A relay that may fetch files from a server of this module."""
-    with running_file_relay(tmp_path_factory.mktemp("audio"), upstream_server.url) as running:
-        yield running
-
-
-@pytest.fixture
-def offered(running: FileRelay, upstream: SimulatedUpstream) -> FileRelay:
-    """The same, with nothing offered and nothing recorded."""
-    del upstream
-    running.files.forget()
-    return running
-
-
-@pytest.fixture
-def assistant(offered: FileRelay) -> Iterator[httpx.Client]:
-    """What an assistant calls with."""
-    with offered.client() as client:
-        yield client
 
 
 def generated(size: int) -> bytes:

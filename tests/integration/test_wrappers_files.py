@@ -39,13 +39,6 @@ LONGEST_SECONDS = 40.0
 
 
 @pytest.fixture(scope="module")
-def running(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileRelay]:
-    """A relay that may fetch files from a server of this module."""
-    with running_file_relay(tmp_path_factory.mktemp("files"), upstream_server.url) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def running_strict(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileRelay]:
     """One that waits for no file longer than a second and takes none beyond a mebibyte."""
     settings = {
@@ -54,21 +47,6 @@ def running_strict(upstream_server: ServerThread, tmp_path_factory: pytest.TempP
     }
     with running_file_relay(tmp_path_factory.mktemp("strict"), upstream_server.url, settings) as running:
         yield running
-
-
-@pytest.fixture
-def offered(running: FileRelay, upstream: SimulatedUpstream) -> FileRelay:
-    """The usual relay, with nothing offered and nothing recorded."""
-    del upstream
-    running.files.forget()
-    return running
-
-
-@pytest.fixture
-def assistant(offered: FileRelay) -> Iterator[httpx.Client]:
-    """What an assistant calls with."""
-    with offered.client() as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -10,11 +9,10 @@ from handlers.image_wrappers import IMAGE_MODEL, VARIATION_MODEL
 from handlers.runtime import exceptions as exc
 from handlers.simulated_upstream import SimulatedUpstream
 from handlers.simulated_upstream.faults import Fault
-from tests.support.file_relay import FileRelay, fetch_link, parts_of, read_reply, running_file_relay
+from tests.support.file_relay import FileRelay, fetch_link, parts_of, read_reply
 from tests.support.file_server import redirect, stalled
 from tests.support.images import image, images_answer
 from tests.support.relay_errors import assert_relay_error
-from tests.support.servers import ServerThread
 from tests.support.transfers import MIB
 
 pytestmark = pytest.mark.integration
@@ -25,28 +23,6 @@ VARIATIONS = "/v1/actions/images/variations"
 UPSTREAM = {GENERATIONS: "createImage", EDITS: "createImageEdit", VARIATIONS: "createImageVariation"}
 PROMPT: dict[str, Any] = {"prompt": "A lighthouse."}
 PNG = image("image/png")
-
-
-@pytest.fixture(scope="module")
-def running(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileRelay]:
-    """A relay that may fetch files from a server of this module."""
-    with running_file_relay(tmp_path_factory.mktemp("images"), upstream_server.url) as running:
-        yield running
-
-
-@pytest.fixture
-def offered(running: FileRelay, upstream: SimulatedUpstream) -> FileRelay:
-    """The same, with nothing offered and nothing recorded."""
-    del upstream
-    running.files.forget()
-    return running
-
-
-@pytest.fixture
-def assistant(offered: FileRelay) -> Iterator[httpx.Client]:
-    """What an assistant calls with."""
-    with offered.client() as client:
-        yield client
 
 
 def answering(upstream: SimulatedUpstream, body: Any, operation_id: str = "createImage") -> None:

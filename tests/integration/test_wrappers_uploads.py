@@ -34,21 +34,6 @@ def running(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
-@pytest.fixture
-def offered(running: FileRelay, upstream: SimulatedUpstream) -> FileRelay:
-    """The same, with nothing offered and nothing recorded."""
-    del upstream
-    running.files.forget()
-    return running
-
-
-@pytest.fixture
-def assistant(offered: FileRelay) -> Iterator[httpx.Client]:
-    """What an assistant calls with."""
-    with offered.client() as client:
-        yield client
-
-
 def start(assistant: httpx.Client, size: int, **more: Any) -> dict[str, Any]:
     """Begin an upload of so many bytes."""
     body = {"filename": "large.jsonl", "purpose": "batch", "bytes": size, "mime_type": "text/jsonl", **more}

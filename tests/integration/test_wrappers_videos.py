@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -8,37 +7,14 @@ from codegen.contract import Scope
 from handlers.runtime import exceptions as exc
 from handlers.simulated_upstream import SimulatedUpstream
 from handlers.simulated_upstream.faults import Fault
-from tests.support.file_relay import FileRelay, parts_of, read_reply, running_file_relay
+from tests.support.file_relay import FileRelay, parts_of, read_reply
 from tests.support.images import image
 from tests.support.relay_errors import assert_relay_error
-from tests.support.servers import ServerThread
 
 pytestmark = pytest.mark.integration
 
 VIDEOS = "/v1/actions/videos"
 PROMPT: dict[str, Any] = {"prompt": "A lighthouse at night."}
-
-
-@pytest.fixture(scope="module")
-def running(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileRelay]:
-    """A relay that may fetch files from a server of this module."""
-    with running_file_relay(tmp_path_factory.mktemp("videos"), upstream_server.url) as running:
-        yield running
-
-
-@pytest.fixture
-def offered(running: FileRelay, upstream: SimulatedUpstream) -> FileRelay:
-    """The same, with nothing offered and nothing recorded."""
-    del upstream
-    running.files.forget()
-    return running
-
-
-@pytest.fixture
-def assistant(offered: FileRelay) -> Iterator[httpx.Client]:
-    """What an assistant calls with."""
-    with offered.client() as client:
-        yield client
 
 
 @pytest.fixture
