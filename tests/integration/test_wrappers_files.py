@@ -33,7 +33,7 @@ pytestmark = pytest.mark.integration
 UPLOAD = "/v1/actions/files/upload"
 SIZE = 100 * MIB
 PIECE = bytes(range(256)) * 256
-FILE_TIMEOUT_SECONDS = 1.0
+FILE_TIMEOUT_SECONDS = 3.0  # so that only what stalls for good is late, also on a machine that is busy
 MAX_FILE_BYTES = MIB
 LONGEST_SECONDS = 40.0
 
