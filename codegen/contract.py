@@ -21,6 +21,7 @@ FULL = "openapi.full"
 ACTIONS = "openapi.actions"
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
+TOKEN_SCHEME = "relayToken"  # noqa: S105 - the name of a security scheme
 MULTIPART = "multipart/form-data"
 # What reading plain data of another shape than expected ends in.
 _WRONG_SHAPE = (AttributeError, KeyError, TypeError, ValueError)
@@ -102,7 +103,9 @@ class Operation:
         method: Upper case.
         path: The template, such as `/v1/files/{file_id}`.
         mirrored: Whether its tag holds the upstream's operations.
+        carries: The bucket whose operations its messages call; `None` on all others.
         scopes: Any one of them opens the operation; empty means that it is open to everybody.
+        token_scopes: Those of them that an access token may bring; empty where only relay keys are taken.
         responses: Status code or `default` to media types, each empty when the response has no content.
         sunset: Date (`YYYY-MM-DD`) on which upstream ends it.
     """
@@ -118,10 +121,12 @@ class Operation:
     exclusion: Exclusion | None
     wrapper: str
     wraps: tuple[str, ...]
+    carries: Bucket | None
     review: str
     deprecated: bool
     sunset: str
     scopes: frozenset[Scope]
+    token_scopes: frozenset[Scope]
     parameters: tuple[Parameter, ...]
     body: Body | None
     responses: Mapping[str, Mapping[str, Media]]
@@ -349,10 +354,12 @@ def _operation(document: Document, path: str, method: str, mirrored_tags: frozen
         exclusion=Exclusion(node["x-policy-exclusion"]) if bucket is Bucket.EXCLUDED else None,
         wrapper=node.get("x-policy-wrapper", ""),
         wraps=tuple(node.get("x-policy-wraps", ())),
+        carries=Bucket(node["x-policy-carries"]) if "x-policy-carries" in node else None,
         review=node.get("x-policy-review", ""),
         deprecated=node.get("deprecated", False),
         sunset=node.get("x-sunset", ""),
         scopes=_scopes(node, document),
+        token_scopes=_scopes(node, document, TOKEN_SCHEME),
         parameters=tuple(_parameters(document, [*item.get("parameters", ()), *node.get("parameters", ())])),
         body=_body(document, node["requestBody"], f"{pointer}/requestBody") if "requestBody" in node else None,
         responses={
@@ -362,16 +369,17 @@ def _operation(document: Document, path: str, method: str, mirrored_tags: frozen
     )
 
 
-def _scopes(node: Mapping[str, Any], document: Document) -> frozenset[Scope]:
+def _scopes(node: Mapping[str, Any], document: Document, only: str = "") -> frozenset[Scope]:
+    """The scopes that open an operation, by any scheme or by one alone."""
     # Only an operation itself opens itself; a document that forgot its `security` opens nothing.
     alternatives = node["security"] if "security" in node else document["security"]
     if not isinstance(alternatives, list) or not (alternatives or "security" in node):
         raise ValueError("`security` must be a list, and only an operation's own may be empty")
     scopes = []
     for alternative in alternatives:
-        ((_scheme, names),) = alternative.items()
+        ((scheme, names),) = alternative.items()
         (name,) = names  # exactly one scope per alternative, so that "any one opens it" is the whole rule
-        scopes.append(Scope(name))
+        scopes += [Scope(name)] if only in {"", scheme} else []
     return frozenset(scopes)
 
 

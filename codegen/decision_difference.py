@@ -143,6 +143,12 @@ def _wrapper(pairing: Pairing, pair: Pair) -> Iterator[Change]:
         yield _about(pairing, pair.new, Kind.WRAPPER, level, words)
 
 
+def _carries(pairing: Pairing, pair: Pair) -> Iterator[Change]:
+    if pair.old.carries is not pair.new.carries:
+        words = f"x-policy-carries {pair.old.carries or 'none'} -> {pair.new.carries or 'none'}"
+        yield _about(pairing, pair.new, Kind.BUCKET, _capped(pair, Level.MAJOR), words)
+
+
 def _mirrored(pairing: Pairing, pair: Pair) -> Iterator[Change]:
     if pair.old.mirrored is not pair.new.mirrored:
         words = "now upstream's operation" if pair.new.mirrored else "now the relay's own operation"
@@ -166,6 +172,7 @@ _COMPARISONS: tuple[_Compare, ...] = (
     _scopes,
     _lifecycle,
     _wrapper,
+    _carries,
     _mirrored,
     _consequential,
 )

@@ -21,6 +21,7 @@ KEY_ORDER = (
     "x-policy-reason",
     "x-policy-wrapper",
     "x-policy-wraps",
+    "x-policy-carries",
     "x-policy-exclusion",
     "x-policy-review",
     "x-sunset",
@@ -43,6 +44,7 @@ FIELD_RULES = {
     "x-policy-review": "proxy-reviewed",
     "x-policy-wrapper": "wrapper-links",
     "x-policy-wraps": "wrapper-links",
+    "x-policy-carries": "carrier-as-carried",
     "deprecated": "deprecated-with-sunset",
     "x-sunset": "deprecated-with-sunset",
 }

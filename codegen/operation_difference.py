@@ -24,7 +24,7 @@ _EXAMPLES = ("example", "examples")
 # Compared here or in `codegen.decision_difference`; any other field of an operation cannot be weighed.
 _COMPARED = {*_TEXTS, *_REASONS, "operationId", "deprecated", "x-sunset", "security", "parameters", "requestBody"}
 _COMPARED |= {"responses", "x-openai-isConsequential", "x-policy-bucket", "x-policy-exclusion"}
-_COMPARED |= {"x-policy-wrapper", "x-policy-wraps"}
+_COMPARED |= {"x-policy-wrapper", "x-policy-wraps", "x-policy-carries"}
 _KINDS = {Effect.TEXT: Kind.TEXT, Effect.CODE_ADDED: Kind.ERROR_CODE, Effect.CODE_REMOVED: Kind.ERROR_CODE}
 _ABSENT: Node = {}
 

@@ -8,7 +8,7 @@ Names are those of GOVERNANCE.md, section 5. Findings carry no lines; `codegen.c
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 
-from codegen.contract import EVENT_STREAM, JSON, METHODS, Bucket, Contract, Operation, Scope
+from codegen.contract import EVENT_STREAM, JSON, METHODS, TOKEN_SCHEME, Bucket, Contract, Operation, Scope
 from codegen.document_rules import found_in
 from codegen.findings import Finding
 from codegen.naming import importer_name
@@ -17,6 +17,7 @@ from codegen.publication import published_document
 from codegen.upstream import UpstreamOperation
 
 WRAPPERS = "/v1/actions/"
+ASSISTANT_SCOPES = frozenset({Scope.ACTIONS, Scope.PROXY})  # what people may let an assistant do by signing in
 Rule = Callable[[Contract, Contract], Iterator[Finding]]
 
 
@@ -40,7 +41,7 @@ def actions_match(full: Contract, actions: Contract) -> Iterator[Finding]:
 def actions_scope(full: Contract, actions: Contract) -> Iterator[Finding]:
     """The scope `actions` opens exactly the ACTIONS_DIRECT operations, in both documents; the proxy keeps its own."""
     rule = "actions-scope"
-    for operation in full:
+    for operation in _uncarrying(full):
         direct = operation.bucket is Bucket.ACTIONS_DIRECT and Scope.PROXY not in operation.scopes
         if (Scope.ACTIONS in operation.scopes) is not direct:
             problem = "the scope `actions` must stand on ACTIONS_DIRECT operations and on no other"
@@ -54,14 +55,36 @@ def actions_scope(full: Contract, actions: Contract) -> Iterator[Finding]:
 def proxy_alone(full: Contract, actions: Contract) -> Iterator[Finding]:
     """The scope `proxy` opens one operation of the relay's own and nothing else opens that."""
     for contract in (full, actions):
-        for operation in contract:
+        for operation in _uncarrying(contract):
             if Scope.PROXY in operation.scopes and (operation.scopes != {Scope.PROXY} or operation.mirrored):
                 problem = "what the scope `proxy` opens must be the relay's own and open to nothing else"
                 yield _about(contract, "proxy-alone", operation, problem, "Correct `security`")
-        opened = [operation for operation in contract if Scope.PROXY in operation.scopes]
+        opened = [operation for operation in _uncarrying(contract) if Scope.PROXY in operation.scopes]
         for operation in opened[1:]:
             problem = f"the scope `proxy` already opens `{opened[0].id}`"
             yield _about(contract, "proxy-alone", operation, problem, "Give it another scope")
+
+
+def carrier_as_carried(full: Contract, actions: Contract) -> Iterator[Finding]:
+    """What carries operations of a bucket is ours and opens to exactly their scopes; it alone takes access tokens."""
+    rule = "carrier-as-carried"
+    for operation in full:
+        if operation.carries:
+            scopes = frozenset[Scope]().union(*(o.scopes for o in full if o.bucket is operation.carries))
+            if operation.scopes != scopes or operation.mirrored:
+                problem = f"must be the relay's own and open to exactly {', '.join(sorted(scopes))}, as what it carries"
+                yield _about(full, rule, operation, problem, "Correct `security` or `tags`")
+            strange = operation.token_scopes - ASSISTANT_SCOPES
+            if strange:
+                problem = f"an access token must not bring the scope {', '.join(sorted(strange))}"
+                yield _about(full, rule, operation, problem, f"Delete it from `{TOKEN_SCHEME}`")
+        elif operation.token_scopes:
+            problem = "only an operation that carries others takes access tokens"
+            yield _about(full, rule, operation, problem, f"Delete `{TOKEN_SCHEME}` from its `security`")
+    for operation in actions:
+        if operation.carries or operation.token_scopes:
+            problem = "nothing in the Actions document carries others or takes access tokens"
+            yield _about(actions, rule, operation, problem, "Correct `x-policy-carries` and `security`")
 
 
 def canonical_kept(full: Contract, _: Contract) -> Iterator[Finding]:
@@ -202,6 +225,7 @@ def one_version(full: Contract, actions: Contract) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     actions_match,
     actions_scope,
+    carrier_as_carried,
     canonical_kept,
     proxy_json_only,
     proxy_reviewed,
@@ -253,6 +277,10 @@ def _differences(operation: Operation, line: UpstreamOperation) -> Iterator[tupl
         yield f"does not list the reply {sorted(unlisted)} of upstream", "Write the media types of upstream"
     if line.deprecated and not operation.deprecated:
         yield "is deprecated upstream", "Add `deprecated: true` and `x-sunset`"
+
+
+def _uncarrying(contract: Contract) -> Iterator[Operation]:
+    return (operation for operation in contract if not operation.carries)
 
 
 def _about(contract: Contract, rule: str, operation: Operation, problem: str, next_step: str) -> Finding:

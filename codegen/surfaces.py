@@ -41,6 +41,8 @@ def surfaces(operation: Operation) -> Sequence[Surface]:
     if not operation.served:
         return ()
     found = {surface for scope, surface in _OF_SCOPES.items() if scope in operation.scopes}
+    if operation.carries:
+        found.discard(Surface.PROXY)  # it carries calls of the proxy, each decided as an operation of its own
     if operation.open:
         found.add(Surface.OPEN)
     if operation.bucket is Bucket.ACTIONS_DIRECT:

@@ -76,8 +76,9 @@ class Tool:
         description: Summary and description of the Actions document: what an assistant chooses by.
         arguments: In the order of `input_schema`: parameters, then the body's properties.
         input_schema: JSON Schema 2020-12 of all arguments as one closed object.
-        output_schema: The same of the successful reply; `None` when that is not a JSON object. A field that may be
-            missing may be null too, as in the upstream's replies, for which the flat schemas of Actions have no word.
+        output_schema: The same of the successful reply; `None` when that is not a JSON object. Clients refuse a reply
+            that does not fit it, so it promises no more than holds: a field that may be missing may be null too, as in
+            the upstream's replies, and where upstream answers, values that it may add to are not listed.
     """
 
     name: str
@@ -156,7 +157,7 @@ def _tool(document: ActionsDocument, call: Call, operation: Operation) -> Tool:
         description=f"{summary} {description}".strip(),
         arguments=arguments,
         input_schema=schema,
-        output_schema=_output_schema(document, call),
+        output_schema=_output_schema(document, call, operation),
         hints=_hints(call, operation, arguments),
     )
 
@@ -192,7 +193,7 @@ def _body_schema(document: ActionsDocument, call: Call) -> Mapping[str, Any]:
     return resolve(document.document, mapping(mapping(mapping(request, "content"), JSON), "schema"))
 
 
-def _output_schema(document: ActionsDocument, call: Call) -> Mapping[str, Any] | None:
+def _output_schema(document: ActionsDocument, call: Call, operation: Operation) -> Mapping[str, Any] | None:
     choices: list[Mapping[str, Any]] = []
     for code, reply in call.replies.items():
         if code.startswith("2"):
@@ -205,7 +206,7 @@ def _output_schema(document: ActionsDocument, call: Call) -> Mapping[str, Any] |
         return None
     # The root of a tool's schema must be an object, so a choice stands beside that type.
     whole = choices[0] if len(choices) == 1 else {"type": "object", "anyOf": choices}
-    return _nullable(_standalone(document, whole))
+    return _looser(_standalone(document, whole), open_values=operation.mirrored)
 
 
 def _hints(call: Call, operation: Operation, arguments: Sequence[Argument]) -> Hints:
@@ -248,18 +249,18 @@ def _standalone(document: ActionsDocument, schema: Mapping[str, Any]) -> dict[st
     return {**whole, "$defs": definitions} if definitions else whole
 
 
-def _nullable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with null allowed in every field that may be missing."""
-    wider = dict(schema)
+def _looser(schema: Mapping[str, Any], *, open_values: bool) -> dict[str, Any]:
+    """The schema with null allowed in every field that may be missing, and with open values without lists of them."""
+    wider = {key: part for key, part in schema.items() if not (open_values and key == "enum")}
     for key in ("items", "additionalProperties"):
         if key in schema and isinstance(schema[key], dict):
-            wider[key] = _nullable(schema[key])
+            wider[key] = _looser(schema[key], open_values=open_values)
     for key in ("allOf", "anyOf", "oneOf"):
         if key in schema:
-            wider[key] = [_nullable(part) for part in schema[key]]
+            wider[key] = [_looser(part, open_values=open_values) for part in schema[key]]
     for key in ("$defs", "properties"):
         if key in schema:
-            wider[key] = {name: _nullable(part) for name, part in schema[key].items()}
+            wider[key] = {name: _looser(part, open_values=open_values) for name, part in schema[key].items()}
     required = schema.get("required", ())
     for name, part in wider.get("properties", {}).items():
         if name not in required:

@@ -55,6 +55,16 @@ BROKEN: dict[str, tuple[Rule, Change, str]] = {
         lambda d: d["paths"].update({"/v1/answers": d["paths"].pop(FULL_CONTRACT.operations[DIRECT].path)}),
         DIRECT,
     ),
+    "carrier: open to fewer": (
+        rules.carrier_as_carried,
+        lambda d: node_of(d, "sendMcpMessage").update(security=[{"relayBearer": ["actions"]}]),
+        "sendMcpMessage",
+    ),
+    "carrier: tokens open something else": (
+        rules.carrier_as_carried,
+        lambda d: node_of(d, "startResponse").update(security=[{"relayToken": ["actions"]}]),
+        "startResponse",
+    ),
     "direct: not open to assistants": (rules.actions_scope, lambda d: node_of(d, DIRECT).pop("security"), DIRECT),
     "direct: something else open to assistants": (
         rules.actions_scope,

@@ -141,6 +141,20 @@ def authorise_streaming(operation: Operation, caller: Caller | None, *, wanted: 
         raise StreamingNotAllowed(f"`stream` must be false for this key{instead}.", param="stream")
 
 
+def bearer_token(headers: Iterable[Header]) -> str:
+    """
+    What stands in `Authorization: Bearer`, for whoever takes something else than relay keys there.
+
+    Raises:
+        InvalidKey: Nothing does (401).
+    """
+    for name, value in headers:
+        scheme, _, credentials = value.strip().partition(b" ")
+        if name == b"authorization" and scheme.lower() == b"bearer":
+            return credentials.strip().decode("latin-1")
+    raise InvalidKey
+
+
 def load_key_ring(settings: Settings) -> KeyRing:
     """
     Gather the bootstrap key and the key file.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 from connexion import AsyncApp
@@ -17,18 +18,22 @@ from connexion.middleware.main import API
 import codegen
 from codegen.contract import ACTIONS, FULL, Contract, load_contract
 from codegen.publication import document_at, published_document
+from codegen.tools import build_tools
 from handlers.runtime.access import load_key_ring
+from handlers.runtime.access_tokens import load_access_tokens
 from handlers.runtime.artifacts import ArtifactStore
 from handlers.runtime.binding import BindingSpecification, FunctionResolver, binding_view
 from handlers.runtime.edge import Edge
 from handlers.runtime.exceptions import InvalidSettings
 from handlers.runtime.idempotency import Idempotency, open_sql_store
+from handlers.runtime.local_calls import LocalCalls
 from handlers.runtime.matching import OperationIndex
 from handlers.runtime.pipeline import BoundOperations, ContractRouter
 from handlers.runtime.remote_files import RemoteFiles
 from handlers.runtime.routes import build_routes
 from handlers.runtime.services import Services
 from handlers.runtime.settings import Settings
+from handlers.runtime.tool_server import ToolServer
 from handlers.runtime.upstream import Upstream
 
 GENERATED = Path(codegen.__file__).parent.parent / "spec" / "generated"
@@ -49,11 +54,13 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
     full = load_contract(folder, FULL)
     actions = load_contract(folder, ACTIONS)
     routes = build_routes(full)
+    index = OperationIndex((route.operation, route) for route in routes.values())
+    local_calls = LocalCalls()
     return Services(
         settings=settings,
         contract=full,
         routes=routes,
-        index=OperationIndex((route.operation, route) for route in routes.values()),
+        index=index,
         published={
             FULL: orjson.dumps(published_document(full)),
             ACTIONS: orjson.dumps(
@@ -63,10 +70,20 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
             ),
         },
         keys=load_key_ring(settings),
+        tokens=load_access_tokens(settings, full),
         upstream=Upstream(settings),
         remote_files=_remote_files(settings),
         artifacts=_artifacts(settings, full),
         idempotency=Idempotency(partial(open_sql_store, settings.RELAY_STORE_URL.get_secret_value())),
+        local_calls=local_calls,
+        origins=_origins(settings),
+        tools=ToolServer(
+            build_tools(full, actions),
+            index,
+            local_calls,
+            version=full.version,
+            max_body_bytes=settings.RELAY_MAX_JSON_BYTES,
+        ),
     )
 
 
@@ -86,6 +103,7 @@ def create_app(services: Services) -> AsyncApp:
                     await services.idempotency.open()  # a mistake shows now; the one in memory may wait for its use
                 yield
             finally:
+                await services.tools.close()
                 await services.idempotency.close()
 
     app = AsyncApp(
@@ -102,6 +120,7 @@ def create_app(services: Services) -> AsyncApp:
     # What `app.add_api` does, except that it would check the document itself.
     view = BindingSpecification(binding_view(services.contract))  # type: ignore[no-untyped-call]
     app.middleware.apis.append(API(view, base_path=None, name=None, **vars(app.middleware.options)))
+    services.local_calls.serve(app)
     return app
 
 
@@ -137,6 +156,13 @@ def _artifacts(settings: Settings, contract: Contract) -> ArtifactStore:
         )
     except ValueError as error:
         raise InvalidSettings(f"RELAY_ARTIFACT_SECRET: {error}") from None
+
+
+def _origins(settings: Settings) -> frozenset[bytes]:
+    """Whose pages may ask for tools: those of the relay itself, and the listed ones."""
+    own = urlsplit(settings.RELAY_PUBLIC_URL)
+    listed = [*_listed(settings.RELAY_MCP_ORIGINS), *([f"{own.scheme}://{own.netloc}"] if own.netloc else [])]
+    return frozenset(origin.encode("ascii") for origin in listed)
 
 
 def _listed(text: str) -> list[str]:

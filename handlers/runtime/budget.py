@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from codegen.contract import Operation, Scope
+from codegen.contract import Bucket, Operation, Scope
 from handlers.runtime.exceptions import UpstreamProtocolError, UpstreamTimeout
 from handlers.runtime.headers import READABLE_CODINGS
 from handlers.runtime.messages import Header, Reply, Request
@@ -64,10 +64,14 @@ def way_out(operation: Operation) -> WayOut:
 
 
 def for_assistant(request: Request) -> bool:
-    """Whether the reply goes to an assistant: from a wrapper always, else to a key that opens nothing wider."""
+    """
+    Whether the reply goes to an assistant: from a wrapper always, else to a key that opens nothing wider.
+
+    What carries calls of assistants in another protocol is no answer to one; the calls in it are.
+    """
     scopes: frozenset[Scope] = request.caller.scopes if request.caller else frozenset()
     narrow = bool(scopes & {Scope.ACTIONS, Scope.PROXY}) and Scope.CANONICAL not in scopes
-    return bool(request.operation.wraps) or narrow
+    return bool(request.operation.wraps) or (narrow and request.operation.bucket is not Bucket.EXCLUDED)
 
 
 def fit(value: Any, limit: int, *, how: WayOut) -> Any:
@@ -136,13 +140,37 @@ async def fit_reply(reply: Reply, limit: int, how: WayOut) -> Reply:
         UpstreamTimeout: A piece of it did not come in time (504).
     """
     body = await _collect(reply)
-    plain = _decoded(body, reply.headers)
+    plain = decoded_body(body, reply.headers)
     if len(plain) > _LONG_BYTES:
         fitted = await asyncio.to_thread(_fitted, plain, limit, how)
     else:
         fitted = _fitted(plain, limit, how)
     gone = {b"content-length"} if fitted is body else _OF_THE_BYTES
     return Reply(reply.status, [header for header in reply.headers if header[0] not in gone], fitted)
+
+
+def decoded_body(body: bytes, headers: list[Header]) -> bytes:
+    """
+    Undo the content coding of a whole body.
+
+    Raises:
+        UpstreamProtocolError: It cannot be undone, or unfolds into more than `MAX_READ_BYTES` (502).
+    """
+    coding = next((value.lower() for name, value in headers if name == b"content-encoding"), b"identity")
+    if coding == b"identity" or not body:
+        return body
+    if coding not in READABLE_CODINGS:
+        raise UpstreamProtocolError
+    try:
+        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and deflate apart by itself
+        plain = decoder.decompress(body, MAX_READ_BYTES)
+    except zlib.error:
+        raise UpstreamProtocolError from None
+    if decoder.unconsumed_tail:
+        raise _too_long()
+    if not decoder.eof or decoder.unused_data:
+        raise UpstreamProtocolError
+    return plain
 
 
 @asynccontextmanager
@@ -246,25 +274,6 @@ async def _collect(reply: Reply) -> bytes:
         if reply.close is not None:
             await reply.close()
     return b"".join(pieces)
-
-
-def _decoded(body: bytes, headers: list[Header]) -> bytes:
-    """Undo the content coding."""
-    coding = next((value.lower() for name, value in headers if name == b"content-encoding"), b"identity")
-    if coding == b"identity" or not body:
-        return body
-    if coding not in READABLE_CODINGS:
-        raise UpstreamProtocolError
-    try:
-        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and deflate apart by itself
-        plain = decoder.decompress(body, MAX_READ_BYTES)
-    except zlib.error:
-        raise UpstreamProtocolError from None
-    if decoder.unconsumed_tail:
-        raise _too_long()
-    if not decoder.eof or decoder.unused_data:
-        raise UpstreamProtocolError
-    return plain
 
 
 def _too_long() -> UpstreamProtocolError:

@@ -19,7 +19,7 @@ class ErrorRule:
 
     Args:
         message: Used when the exception brings none.
-        headers: Beside those that the exception brings.
+        headers: Unless the exception brings its own of the same name.
     """
 
     status: int
@@ -46,6 +46,13 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
         "The relay key is not valid; ask the relay's operator for another.",
         _CHALLENGE,
     ),
+    exc.InvalidToken: ErrorRule(
+        401,
+        "relay_auth_error",
+        "invalid_token",
+        "The access token is not valid here; sign in again, or send a relay key.",
+        _CHALLENGE,
+    ),
     exc.InsufficientScope: ErrorRule(
         403, "relay_auth_error", "insufficient_scope", "The relay key does not have a scope that opens this operation."
     ),
@@ -63,6 +70,18 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     ),
     exc.StreamingNotAllowed: ErrorRule(
         403, "relay_policy_error", "streaming_not_allowed", "`stream` must be false for this key."
+    ),
+    exc.OriginNotAllowed: ErrorRule(
+        403,
+        "relay_policy_error",
+        "origin_not_allowed",
+        "Pages of this site may not ask; the relay's operator lists those that may in RELAY_MCP_ORIGINS.",
+    ),
+    exc.OAuthNotConfigured: ErrorRule(
+        404,
+        "relay_policy_error",
+        "oauth_not_configured",
+        "This relay takes no access tokens; send a relay key as `Authorization: Bearer rk_…`.",
     ),
     exc.ArtifactNotFound: ErrorRule(
         404,
@@ -102,6 +121,12 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     exc.RangeNotSatisfiable: ErrorRule(
         416, "relay_contract_error", "range_not_satisfiable", "`Range` must begin within the file."
     ),
+    exc.NotAcceptable: ErrorRule(
+        406,
+        "relay_contract_error",
+        "not_acceptable",
+        "`Accept` must allow `application/json` and `text/event-stream`.",
+    ),
     exc.UnsupportedMediaType: ErrorRule(
         415, "relay_contract_error", "unsupported_media_type", "`Content-Type` is missing or not supported."
     ),
@@ -119,6 +144,12 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
         "relay_limit_error",
         "idempotency_in_progress",
         "The first call with this key is still running; send the same again.",
+    ),
+    exc.TokenIssuerUnavailable: ErrorRule(
+        503,
+        "relay_limit_error",
+        "token_issuer_unavailable",
+        "The issuer of access tokens does not answer; try again later.",
     ),
     exc.StoreUnavailable: ErrorRule(
         503, "relay_limit_error", "store_unavailable", "Nothing was done; try again later."
@@ -156,9 +187,11 @@ def error_to_reply(error: Exception) -> Reply:
     """
     known = error if isinstance(error, exc.RelayError) else exc.InternalError()
     rule = ERROR_TABLE[type(known)]
+    brought = {name.lower() for name, _ in known.headers}
+    usual = tuple(header for header in rule.headers if header[0].lower() not in brought)
     return Reply(
         status=rule.status,
-        headers=[(b"content-type", b"application/json"), *_encode((*rule.headers, *known.headers))],
+        headers=[(b"content-type", b"application/json"), *_encode((*usual, *known.headers))],
         body=orjson.dumps({"error": describe_error(known)}),
     )
 

@@ -5,6 +5,7 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     ├── AuthError
     │   ├── MissingKey              no credentials came along
     │   ├── InvalidKey              unknown or expired
+    │   ├── InvalidToken            an access token that opens nothing here
     │   └── InsufficientScope       a good key, for something else
     ├── PolicyError
     │   ├── UnknownOperation        no path of the contract fits
@@ -12,6 +13,8 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     │   ├── OperationUnsupported    in the contract, and refused by it
     │   ├── OperationNotProxied     in the contract, and not for the proxy
     │   ├── StreamingNotAllowed     no event streams for this key, or here
+    │   ├── OriginNotAllowed        a page of a foreign site
+    │   ├── OAuthNotConfigured      nobody issues access tokens for this relay
     │   └── ArtifactNotFound        no file behind this link
     ├── ContractViolation
     │   ├── MalformedRequest        not HTTP
@@ -26,11 +29,13 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     │   ├── FileTooLarge            a referenced file
     │   ├── NotText                 a file that has no text to read
     │   ├── RangeNotSatisfiable
+    │   ├── NotAcceptable           the client takes none of the media types
     │   ├── UnsupportedMediaType
     │   └── UnsupportedExpectation
     ├── LimitError
     │   ├── ArtifactStoreFull       no room for another file
     │   ├── IdempotencyInProgress   the first call with this key is still running
+    │   ├── TokenIssuerUnavailable  nobody can say whether an access token is good
     │   └── StoreUnavailable        nobody can say whether a call was done before
     ├── UpstreamError
     │   ├── UpstreamUnreachable     no connection
@@ -79,6 +84,10 @@ class InvalidKey(AuthError):
     """The key is unknown or has expired."""
 
 
+class InvalidToken(AuthError):
+    """The access token is not one of the issuer for this relay, or it has ended."""
+
+
 class InsufficientScope(AuthError):
     """The key is good, but not for this operation."""
 
@@ -105,6 +114,14 @@ class OperationNotProxied(PolicyError):
 
 class StreamingNotAllowed(PolicyError):
     """The key or the surface gets no event streams."""
+
+
+class OriginNotAllowed(PolicyError):
+    """The request comes from a page of a site that is not allowed to ask."""
+
+
+class OAuthNotConfigured(PolicyError):
+    """No issuer of access tokens is configured."""
 
 
 class ArtifactNotFound(PolicyError):
@@ -163,6 +180,10 @@ class RangeNotSatisfiable(ContractViolation):
     """The range begins behind the end."""
 
 
+class NotAcceptable(ContractViolation):
+    """The client takes none of the media types of the reply."""
+
+
 class UnsupportedMediaType(ContractViolation):
     """The body's media type is missing or not one of the operation's."""
 
@@ -181,6 +202,10 @@ class ArtifactStoreFull(LimitError):
 
 class IdempotencyInProgress(LimitError):
     """The first call with the key is still running."""
+
+
+class TokenIssuerUnavailable(LimitError):
+    """The issuer's keys could not be fetched, so nobody can say whether an access token is good."""
 
 
 class StoreUnavailable(LimitError):

@@ -52,6 +52,18 @@ class Reply:
 
 
 @dataclass(slots=True)
+class Progress:
+    """
+    How far a call has come, for whoever waits for it.
+
+    Args:
+        text: A phrase for people, such as "1,200 characters so far"; empty when there is nothing to tell.
+    """
+
+    text: str = ""
+
+
+@dataclass(slots=True)
 class Request:
     """
     A request that has been matched, authorised and validated.
@@ -67,6 +79,7 @@ class Request:
         content: The pieces of a streamed body (multipart, binary), `None` otherwise.
         content_length: Length of the streamed body in bytes when the client told it.
         log: What else the request's log line says; never anything that the client sent.
+        progress: Where a handler tells how far it has come.
         reply_headers: Stand on every reply to this request beside the reply's own, refusals included.
     """
 
@@ -84,6 +97,7 @@ class Request:
     content_length: int | None = None
     log: dict[str, object] = field(default_factory=dict)
     reply_headers: list[Header] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (name in lower case)."""

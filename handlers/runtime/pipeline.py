@@ -16,10 +16,12 @@ from connexion.spec import Specification
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from codegen.contract import JSON, METHODS
-from handlers.runtime.access import authorise, authorise_streaming
+from handlers.runtime.access import Caller, authorise, authorise_streaming, bearer_token
 from handlers.runtime.budget import MAX_REPLY_CHARACTERS, deadline, fit_reply, for_assistant, way_out
 from handlers.runtime.connection import Connection
 from handlers.runtime.exceptions import (
+    AuthError,
+    InvalidKey,
     InvalidParameter,
     MethodNotAllowed,
     PayloadTooLarge,
@@ -27,8 +29,9 @@ from handlers.runtime.exceptions import (
     UpstreamTimeout,
 )
 from handlers.runtime.idempotency import has_key, takes_key
+from handlers.runtime.local_calls import INSIDE, Inside
 from handlers.runtime.matching import Match, OperationIndex
-from handlers.runtime.messages import Header, Reply, Request
+from handlers.runtime.messages import Header, Progress, Reply, Request
 from handlers.runtime.routes import Route
 from handlers.runtime.services import Services
 from handlers.runtime.wrapped_calls import UpstreamRefusal
@@ -151,11 +154,12 @@ class BoundOperation:
         validator = self._route.validator
         match: Match[Route] = scope[MATCH]
         headers: list[Header] = scope["headers"]
+        inside: Inside | None = scope.get(INSIDE)
+        if inside is not None:
+            connection.log["within"] = inside.request_id
         caller = None
         if operation.scopes:
-            caller = self._services.keys.authenticate(headers)
-            connection.log["key"] = caller.key_id
-            authorise(operation, caller)
+            caller = await self._authorised(headers, inside, connection)
         validator.check_path(match.path_params)
         query = validator.check_query(scope["query_string"])
         request = Request(
@@ -169,6 +173,7 @@ class BoundOperation:
             services=self._services,
             log=connection.log,
             reply_headers=connection.extra_headers,
+            progress=inside.progress if inside is not None else Progress(),
         )
         media_type = validator.media_type(headers)
         if media_type == JSON:
@@ -185,6 +190,27 @@ class BoundOperation:
             wanted = body.get("stream") is True or "true" in query.get("stream", ())
             authorise_streaming(operation, caller, wanted=wanted)
         return request
+
+    async def _authorised(self, headers: list[Header], inside: Inside | None, connection: Connection) -> Caller:
+        """Who calls, if they may; where access tokens are taken, a refusal says who issues them."""
+        operation = self._route.operation
+        tokens = self._services.tokens if operation.token_scopes else None
+        try:
+            caller = inside.caller if inside is not None else None
+            if caller is None:
+                try:
+                    caller = self._services.keys.authenticate(headers)
+                except InvalidKey:
+                    if tokens is None:
+                        raise
+                    caller = await tokens.verify(bearer_token(headers))
+            connection.log["key"] = caller.key_id
+            authorise(operation, caller)
+        except AuthError as error:
+            if tokens is None:
+                raise
+            raise type(error)(error.message, headers=[("WWW-Authenticate", tokens.challenge(error))]) from None
+        return caller
 
 
 class BoundAPI(RoutedAPI[BoundOperation]):

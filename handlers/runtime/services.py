@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 from codegen.contract import Contract
 from handlers.runtime.access import KeyRing
+from handlers.runtime.access_tokens import AccessTokens
 from handlers.runtime.artifacts import ArtifactStore
 from handlers.runtime.idempotency import Idempotency
+from handlers.runtime.local_calls import LocalCalls
 from handlers.runtime.matching import OperationIndex
 from handlers.runtime.remote_files import RemoteFiles
 from handlers.runtime.routes import Route
 from handlers.runtime.settings import Settings
+from handlers.runtime.tool_server import ToolServer
 from handlers.runtime.upstream import Upstream
 
 
@@ -24,9 +27,13 @@ class Services:
         routes: operationId to what serves it, in the contract's order.
         index: Paths to the same routes, by method.
         published: The documents that `/openapi.json` and `/openapi.actions.json` answer, encoded.
+        tokens: Judges access tokens; `None` where no issuer is configured.
         remote_files: Fetches the files that an assistant names by link.
         artifacts: Keeps the files that an assistant is given a link to.
         idempotency: Runs calls with an `idempotency_key` once.
+        origins: Of the pages that may ask for tools, as `Origin` names them.
+        local_calls: Calls operations of this relay from inside.
+        tools: Offers the operations of the Actions document as tools.
     """
 
     settings: Settings
@@ -35,7 +42,11 @@ class Services:
     index: OperationIndex[Route]
     published: dict[str, bytes]
     keys: KeyRing
+    tokens: AccessTokens | None
     upstream: Upstream
     remote_files: RemoteFiles
     artifacts: ArtifactStore
     idempotency: Idempotency
+    origins: frozenset[bytes]
+    local_calls: LocalCalls
+    tools: ToolServer

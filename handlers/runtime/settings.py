@@ -4,17 +4,24 @@ The relay's settings: one frozen object, the only reader of the environment.
 Unknown `RELAY_*` variables and malformed values stop the start with the variable's name and the reason.
 """
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Self
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from handlers.runtime.exceptions import InvalidSettings
 from handlers.runtime.remote_hosts import DEFAULT_HOSTS
 
 MIN_BOOTSTRAP_KEY_CHARACTERS = 24
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+_URL = re.compile(r"[!#-\[\]-~]+")  # printable ASCII but for quote and backslash: it also stands in headers
+# As browsers write one (RFC 6454, section 6.2), without the port that goes without saying.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
 
 class LogFormat(StrEnum):
@@ -89,25 +96,54 @@ class Settings(BaseModel):
     RELAY_FILE_TIMEOUT_SECONDS: float = Field(
         default=30.0, gt=0, le=35, allow_inf_nan=False, description="To fetch one file, from look-up to last byte."
     )
+    RELAY_MCP_ORIGINS: str = Field(
+        default="",
+        description="Origins, such as `https://app.example.com`, whose pages may ask `/mcp`, beside the relay's own.",
+    )
+    RELAY_OAUTH_ISSUER: str = Field(
+        default="", description="Who issues access tokens for `/mcp`, exactly as its tokens say in `iss`."
+    )
+    RELAY_OAUTH_JWKS_URL: str = Field(default="", description="Where that issuer publishes its keys.")
+    RELAY_OAUTH_CA_FILE: Path | None = Field(
+        default=None, description="Certificates to trust there, beside the usual ones."
+    )
 
     @field_validator("OPENAI_BASE_URL", "RELAY_PUBLIC_URL")
     @classmethod
     def _absolute_url(cls, value: str) -> str:
         if not value:
             return value
-        wrong = "must be an absolute http or https URL without a query, such as https://api.openai.com/v1"
-        try:
-            parts = urlsplit(value)
-            _ = parts.port  # checked only when it is read
-        except ValueError:
-            raise ValueError(wrong) from None
-        if not value.isascii() or any(character.isspace() for character in value):
-            raise ValueError(wrong)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(wrong)
+        parts = _split(
+            value, "must be an absolute http or https URL without a query, such as https://api.openai.com/v1"
+        )
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not hold credentials; use OPENAI_API_KEY")
         return value.rstrip("/")
+
+    @field_validator("RELAY_OAUTH_ISSUER", "RELAY_OAUTH_JWKS_URL")
+    @classmethod
+    def _issuer_url(cls, value: str) -> str:
+        if not value:
+            return value
+        wrong = "must be an https URL without credentials, query and fragment, such as https://login.example.com"
+        parts = _split(value, wrong)
+        if parts.username is not None or not _confidential(parts) or {"?", "#"} & set(value):
+            raise ValueError(wrong)
+        return value  # the issuer is compared byte for byte, so a slash at its end stays
+
+    @field_validator("RELAY_MCP_ORIGINS")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        origins = [origin.strip() for origin in value.split(",") if origin.strip()]
+        for origin in origins:
+            scheme, _, rest = origin.partition("://")
+            usual = {"http": ":80", "https": ":443"}.get(scheme)
+            if not _ORIGIN.fullmatch(origin) or (usual and rest.endswith(usual)):
+                raise ValueError(
+                    "must list origins as browsers write them: scheme, host in lower case and an unusual port, "
+                    "such as https://app.example.com,http://localhost:3000; neither `*` nor `null`"
+                )
+        return ",".join(origins)
 
     @field_validator("OPENAI_BASE_URL")
     @classmethod
@@ -140,6 +176,23 @@ class Settings(BaseModel):
             raise ValueError("must be printable ASCII")
         return value
 
+    @model_validator(mode="after")
+    def _whole_issuer(self) -> Self:
+        """Tokens are taken as a whole or not at all."""
+        if not (self.RELAY_OAUTH_ISSUER or self.RELAY_OAUTH_JWKS_URL or self.RELAY_OAUTH_CA_FILE):
+            return self
+        missing = [
+            name
+            for name in ("RELAY_OAUTH_ISSUER", "RELAY_OAUTH_JWKS_URL", "RELAY_PUBLIC_URL")
+            if not getattr(self, name)
+        ]
+        problems = [f"{name}: must be set where another RELAY_OAUTH_… variable is" for name in missing]
+        if self.RELAY_PUBLIC_URL and not _confidential(urlsplit(self.RELAY_PUBLIC_URL)):
+            problems.append("RELAY_PUBLIC_URL: must be https where RELAY_OAUTH_ISSUER is set: tokens are sent to it")
+        if problems:
+            raise PydanticCustomError("fields_together", "\n".join(problems))
+        return self
+
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """
@@ -159,8 +212,27 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        problems += [f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_input=False)]
+        # What is wrong between several fields has no place of its own, and names them in its message.
+        problems += [": ".join([*map(str, d["loc"][:1]), d["msg"]]) for d in error.errors(include_input=False)]
         raise InvalidSettings("\n".join(problems)) from None
     if problems:
         raise InvalidSettings("\n".join(problems))
     return settings
+
+
+def _split(value: str, wrong: str) -> SplitResult:
+    """The parts of an absolute http or https URL without query and fragment."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # checked only when it is read
+    except ValueError:
+        raise ValueError(wrong) from None
+    if not _URL.fullmatch(value) or parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(wrong)
+    if parts.query or parts.fragment:
+        raise ValueError(wrong)
+    return parts
+
+
+def _confidential(parts: SplitResult) -> bool:
+    return parts.scheme == "https" or parts.hostname in LOOPBACK_HOSTS

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from codegen.contract import ACTIONS, FULL, Bucket, Contract, Exclusion, Operation, Scope
+from codegen.contract import ACTIONS, FULL, TOKEN_SCHEME, Bucket, Contract, Exclusion, Operation, Scope
 from codegen.document_rules import KEY_ORDER
 from codegen.naming import importer_name
 from codegen.reader import Document
@@ -34,9 +34,10 @@ DIRECT = first(lambda o: o.bucket is Bucket.ACTIONS_DIRECT and o.mirrored)
 ASKED = first(lambda o: o.bucket is Bucket.ACTIONS_DIRECT and o.mirrored and o.body is not None and o.json_only)
 DASHED = first(lambda o: o.bucket is Bucket.ACTIONS_DIRECT and importer_name(o.id) != o.id)
 PROXY = decided(Bucket.PROXY_HARNESS)
-OPENED_BY_PROXY = first(lambda o: Scope.PROXY in o.scopes)
+OPENED_BY_PROXY = first(lambda o: o.scopes == {Scope.PROXY})
 WRAPPED = first(lambda o: o.bucket is Bucket.WRAPPER_REQUIRED and bool(o.wrapper))
 WRAPPER = first(lambda o: bool(o.wraps))
+CARRIER = first(lambda o: o.carries is not None)
 HIDDEN = decided(Bucket.EXCLUDED, Exclusion.HIDDEN)
 UNSUPPORTED = decided(Bucket.EXCLUDED, Exclusion.UNSUPPORTED)
 INTERNAL = decided(Bucket.EXCLUDED, Exclusion.INTERNAL)
@@ -92,6 +93,13 @@ def answering(*media: str) -> Change:
 def opened_to(*scopes: str) -> Change:
     """Give an operation other scopes; none opens it to everybody."""
     return give({"security": [{"relayBearer": [scope]} for scope in scopes]})
+
+
+def taking_tokens(*scopes: str) -> Change:
+    """Let access tokens with these scopes open an operation as well."""
+    return lambda node: node.update(
+        security=[*node.get("security", ()), *({TOKEN_SCHEME: [scope]} for scope in scopes)]
+    )
 
 
 def in_order(node: Node) -> None:

@@ -7,6 +7,7 @@ Not for: other parts and other files (`document_mutations`) and the importers' r
 from codegen.contract import ACTIONS, EVENT_STREAM, JSON, Bucket
 from tests.support.contract_edits import (
     ASKED,
+    CARRIER,
     DASHED,
     DIRECT,
     HIDDEN,
@@ -28,6 +29,7 @@ from tests.support.contract_edits import (
     renamed_path,
     second,
     swapped,
+    taking_tokens,
     to_proxy,
 )
 from tests.support.mutations import Command, Edit, Mutation, mutations_of
@@ -110,6 +112,17 @@ SURFACES: dict[str, dict[str, Edit]] = {
         "wrapper that the proxy's scope opens": on(WRAPPER, opened_to("proxy")),
         "operation of upstream that the proxy's scope opens": on(DIRECT, opened_to("proxy")),
         "operation of the Actions document that the proxy's scope opens": on(WRAPPER, opened_to("proxy"), ACTIONS),
+    },
+    "carrier-as-carried": {
+        "carrier that fewer keys open": on(CARRIER, opened_to("actions")),
+        "carrier that other keys open": on(CARRIER, opened_to("actions", "canonical", "proxy", "realtime")),
+        "carrier among upstream's operations": lambda c: on(CARRIER, give({"tags": [ASKED(c.full).tag]}))(c),
+        "carrier that is not hidden": on(CARRIER, give({"x-policy-exclusion": "internal"})),
+        "carrier of what nobody can name": on(CARRIER, give({"x-policy-carries": "EXCLUDED"})),
+        "token that opens everything": on(CARRIER, taking_tokens("canonical")),
+        "token beside the carrier": on(WRAPPER, taking_tokens("actions")),
+        "token in the Actions document": on(WRAPPER, taking_tokens("actions"), ACTIONS),
+        "carrier in the Actions document": on(WRAPPER, give({"x-policy-carries": "ACTIONS_DIRECT"}), ACTIONS),
     },
     "wrapper-kept-out": {
         "wrapped operation in the Actions document": listed_in_actions(WRAPPED),

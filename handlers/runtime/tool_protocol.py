@@ -1,0 +1,150 @@
+"""
+Speaks the Model Context Protocol with the official SDK: lists the tools, runs their calls, one message at a time.
+
+The SDK takes 0.8 seconds and 30 MB to import, so only `handlers.runtime.tool_server` imports this, when the first
+message comes. Not for: deciding who may ask; every call is a request of its own (`handlers.runtime.local_calls`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import sse_starlette.sse
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    ToolAnnotations,
+)
+from mcp_types import Tool as McpTool
+from starlette.types import ASGIApp
+
+from codegen.tools import Tool
+from handlers.runtime.errors import error_to_reply
+from handlers.runtime.exceptions import RelayError, UnknownOperation
+from handlers.runtime.local_calls import LocalCalls
+from handlers.runtime.matching import OperationIndex
+from handlers.runtime.messages import Progress, Reply, Request
+from handlers.runtime.routes import Route
+from handlers.runtime.tool_requests import arguments_to_call
+from handlers.runtime.tool_results import reply_to_result
+from handlers.runtime.tool_server import REQUEST
+
+# Often enough for people to see that something happens, and for clients that give up after a silent minute.
+PROGRESS_SECONDS = 2.0
+_INSTRUCTIONS = (
+    "Tools of a team's relay in front of the OpenAI API. A result that was cut says so in `truncated`, and in `how` how "
+    "to go on. Give `idempotency_key` where a tool takes it, and the same one when you call again: nothing is done twice."
+)
+
+# The SDK's event streams would end at SIGTERM at once; here running calls may finish, as over HTTP.
+sse_starlette.sse.AppStatus.enable_automatic_graceful_drain = False
+
+
+class ToolProtocol:
+    """
+    The protocol's server side over the tools of one relay; keeps nothing between messages.
+
+    Args:
+        tools: One per operation of the Actions document.
+        index: Paths to routes; a call must lead to the tool's own operation.
+        calls: Runs the calls.
+        version: Of the contract.
+        max_body_bytes: Of one message.
+    """
+
+    def __init__(
+        self,
+        tools: Sequence[Tool],
+        index: OperationIndex[Route],
+        calls: LocalCalls,
+        *,
+        version: str,
+        max_body_bytes: int,
+    ) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+        self._listed = ListToolsResult(tools=[_describe(tool) for tool in tools])
+        self._index = index
+        self._calls = calls
+        server: Server[Any] = Server(
+            "chatgpt-team-relay",
+            version=version,
+            title="Team relay",
+            instructions=_INSTRUCTIONS,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            get_tool_input_schema=self._input_schema,
+        )
+        self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=max_body_bytes)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[ASGIApp]:
+        """Answer messages while the block runs; yields what takes them, with the request in the scope as `REQUEST`."""
+        async with self._manager.run():
+            yield self._manager.handle_request
+
+    async def _list_tools(self, _context: Any, _params: PaginatedRequestParams | None) -> ListToolsResult:
+        return self._listed
+
+    def _input_schema(self, name: str) -> Mapping[str, Any] | None:
+        tool = self._tools.get(name)
+        return tool.input_schema if tool else None
+
+    async def _call_tool(self, context: Any, params: CallToolRequestParams) -> CallToolResult:
+        tool = self._tools.get(params.name)
+        if tool is None:
+            raise MCPError(INVALID_PARAMS, "Unknown tool; `tools/list` names those that there are.")
+        request: Request = context.request.scope[REQUEST]
+        progress = Progress()
+        async with anyio.create_task_group() as tasks:
+            if (context.meta or {}).get("progress_token") is not None:
+                tasks.start_soon(_report, context.session, tool, progress)
+            reply = await self._reply(request, tool, params.arguments or {}, progress)
+            tasks.cancel_scope.cancel()
+        return reply_to_result(reply)
+
+    async def _reply(self, request: Request, tool: Tool, arguments: Mapping[str, Any], progress: Progress) -> Reply:
+        try:
+            operation = request.services.routes[tool.operation_id].operation
+            call = arguments_to_call(tool, operation, arguments)
+            match = self._index.match(call.raw_path)
+            # A value that spells a path of its own would make the tool another one.
+            if match is None or match.methods.get(call.method) is not request.services.routes[tool.operation_id]:
+                raise UnknownOperation
+            return await self._calls.call(request, call, progress)
+        except RelayError as error:
+            return error_to_reply(error)
+
+
+async def _report(session: Any, tool: Tool, progress: Progress) -> None:
+    """Say every now and then that the call still runs, and what it has come to."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        seconds = round(clock() - began, 1)
+        await session.report_progress(seconds, message=progress.text or f"{tool.name} runs since {seconds:.0f} seconds")
+
+
+def _describe(tool: Tool) -> McpTool:
+    hints = tool.hints
+    return McpTool(
+        name=tool.name,
+        title=tool.summary.rstrip("."),
+        description=tool.description,
+        input_schema=dict(tool.input_schema),
+        output_schema=dict(tool.output_schema) if tool.output_schema is not None else None,
+        annotations=ToolAnnotations(
+            read_only_hint=hints.read_only,
+            destructive_hint=hints.destructive,
+            idempotent_hint=hints.idempotent,
+            open_world_hint=True,  # a service elsewhere answers
+        ),
+    )
