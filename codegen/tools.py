@@ -29,8 +29,8 @@ _IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 _SCHEMAS = "#/components/schemas/"
 # What the root of a body may say; anything else would be lost when its properties move beside the parameters.
 _BODY_KEYWORDS = frozenset({"type", "title", "description", "required", "properties", "additionalProperties"})
-# Beside one of these a wider `type` would not let null in.
-_NARROWING = frozenset({"$ref", "allOf", "anyOf", "const", "if", "not", "oneOf"})
+# A schema without any of these lets null in as it is.
+_NARROWING = frozenset({"$ref", "allOf", "anyOf", "const", "enum", "if", "not", "oneOf", "type"})
 
 
 class Place(StrEnum):
@@ -264,16 +264,6 @@ def _looser(schema: Mapping[str, Any], *, open_values: bool) -> dict[str, Any]:
     required = schema.get("required", ())
     for name, part in wider.get("properties", {}).items():
         if name not in required:
-            wider["properties"][name] = _or_null(part)
-    return wider
-
-
-def _or_null(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    if _NARROWING & set(schema):
-        return {"anyOf": [schema, {"type": "null"}]}
-    wider = dict(schema)
-    if isinstance(schema.get("type"), str):
-        wider["type"] = [schema["type"], "null"]
-    if "enum" in schema:
-        wider["enum"] = [*schema["enum"], None]
+            # A list of types would be shorter; not all clients take one.
+            wider["properties"][name] = {"anyOf": [part, {"type": "null"}]} if part.keys() & _NARROWING else part
     return wider

@@ -71,6 +71,7 @@ async def upload_file(request: Request) -> Reply:
         if clock() - began > LAST_START_SECONDS:
             failed.append({"name": _name(item, number), "reason": "There was no time left; call again with this file."})
             continue
+        request.progress.text = f"file {number} of {len(body[FILE_FIELD])}"
         try:
             data.append(await _create_from_link(request, item, began + LAST_END_SECONDS))
         except (RelayError, UpstreamRefusal) as error:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 from codegen.contract import EVENT_STREAM
 from handlers.responses import UPSTREAM_OPERATION as CREATE_OPERATION
-from handlers.runtime.answers import id_of, is_over, to_answer
+from handlers.runtime.answers import id_of, is_over, status_of, to_answer
 from handlers.runtime.event_streams import read_events
 from handlers.runtime.exceptions import (
     UpstreamError,
@@ -166,6 +166,7 @@ async def _wait(request: Request, response: dict[str, Any], end: float) -> dict[
     response_id = id_of(response)
     pause = FIRST_PAUSE_SECONDS
     while not is_over(response) and _now() < end:
+        request.progress.text = f"the answer is {status_of(response)}"
         await asyncio.sleep(min(pause, end - _now()))
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
         try:
@@ -203,6 +204,7 @@ async def _gather(request: Request, gathered: GatheredResponse) -> None:
             async for event in events:
                 request.services.upstream.check_echo(event.data)
                 gathered.take(event)
+                request.progress.text = f"{gathered.characters:,} characters so far"
                 size += len(event.data)
                 if gathered.over or size > MAX_ANSWER_BYTES:
                     return

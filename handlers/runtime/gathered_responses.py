@@ -22,11 +22,13 @@ class GatheredResponse:
 
     Attributes:
         over: Whether nothing more needs to be taken.
+        characters: Of text that came piece by piece.
         error: What an event said that went wrong, instead of a response.
     """
 
     def __init__(self) -> None:
         self.over = False
+        self.characters = 0
         self.error: dict[str, Any] | None = None
         self._whole: dict[str, Any] = {}
         self._pieces: dict[tuple[int, int], tuple[str, list[str]]] = {}
@@ -64,6 +66,7 @@ class GatheredResponse:
         elif isinstance(kind, str) and kind in _ADDED and isinstance(value.get("delta"), str):
             place = (_index(value.get("output_index")), _index(value.get("content_index")))
             self._pieces.setdefault(place, (kind, []))[1].append(value["delta"])
+            self.characters += len(value["delta"])
 
     def take_whole(self, response: Mapping[str, Any]) -> None:
         """Take a `Response` as it is now."""
