@@ -8,6 +8,7 @@ import json
 import logging
 import secrets
 import sys
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -101,7 +102,13 @@ async def _tour(console: Console, simulated: SimulatedUpstream, url: str, key: s
         if content != _FILE:
             raise StartupError("the file came back changed.")
 
-        console.print("\n[bold]4. Refusals[/]  they never reach the upstream")
+        console.print("\n[bold]4. A tool[/]  POST /mcp, as an assistant calls it")
+        tools = (await _ask_tools(client, "tools/list", {}))["tools"]
+        call = {"name": "startResponse", "arguments": question}
+        answer = (await _ask_tools(client, "tools/call", call))["structuredContent"]
+        console.print(f"   {len(tools)} tools; startResponse: {answer['status']}, {answer['text']}", markup=False)
+
+        console.print("\n[bold]5. Refusals[/]  they never reach the upstream")
         before = simulated.recorder.count
         for method, path, body in (
             ("POST", "/v1/responses", {"model": 5}),
@@ -118,6 +125,15 @@ async def _tour(console: Console, simulated: SimulatedUpstream, url: str, key: s
         console.print(f"   requests that reached the upstream meanwhile: {simulated.recorder.count - before}")
 
 
+async def _ask_tools(client: httpx.AsyncClient, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """One message of the Model Context Protocol and the result at the end of its events."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    reply = await client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"})
+    events = [line for line in reply.raise_for_status().text.splitlines() if line.startswith("data: {")]
+    result: dict[str, Any] = json.loads(events[-1].removeprefix("data: "))["result"]
+    return result
+
+
 def _print_what_to_try(console: Console, url: str, key: str) -> None:
     console.rule("what to try")
     console.print(
@@ -127,6 +143,7 @@ def _print_what_to_try(console: Console, url: str, key: str) -> None:
         """  -d '{"model": "gpt-6-luna", "input": "When do we move the wiki?"}'\n"""
         "OPENAI_BASE_URL=$RELAY/v1 OPENAI_API_KEY=$KEY python -c "
         "'import openai; print(openai.OpenAI().models.list().data[0].id)'\n"
+        f"RELAY_MCP_URL={url}/mcp RELAY_MCP_KEY={key} .venv/bin/relay mcp   # what a desktop assistant starts\n"
         f"open {url}/docs and {url}/policy",
         markup=False,
         highlight=False,

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from codegen.contract import Bucket, Exclusion
+from codegen.contract import Bucket, Contract, Exclusion
 from handlers.runtime.services import Services
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -26,6 +26,7 @@ def print_summary(console: Console, services: Services, url: str) -> None:
         ("relay", f"{url} (contract {contract.version})"),
         ("upstream", services.settings.OPENAI_BASE_URL),
         ("SDK clients", f"base_url {url}/v1; {served} operations served, {refused} refused by the contract"),
+        ("assistants", f"{url}{_tools_path(contract)} for MCP clients, {len(services.tools.tools)} tools"),
         ("buckets", ", ".join(f"{bucket} {counts[bucket]}" for bucket in Bucket)),
         ("documents", f"{url}/openapi.json {url}/openapi.actions.json {url}/docs"),
         ("keys", ", ".join(f"{key.id} ({' '.join(sorted(key.scopes))})" for key in services.keys.keys)),
@@ -34,6 +35,10 @@ def print_summary(console: Console, services: Services, url: str) -> None:
         console.print(f"{label:<13}{text}", soft_wrap=True, highlight=False, markup=False)
     for warning in _warnings(services):
         console.print(f"warning: {warning}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+
+
+def _tools_path(contract: Contract) -> str:
+    return next(operation.path for operation in contract if operation.carries)
 
 
 def _warnings(services: Services) -> list[str]:

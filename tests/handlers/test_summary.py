@@ -29,6 +29,7 @@ def test_the_summary_says_where_everything_is() -> None:
     assert lines["upstream"] == "https://gateway.example/[v1]/v1"
     assert f"base_url {URL}/v1" in lines["SDK clients"]
     assert all(f"{bucket} " in lines["buckets"] for bucket in Bucket)
+    assert lines["assistants"] == f"{URL}/mcp for MCP clients, 30 tools"
     assert f"{URL}/openapi.json {URL}/openapi.actions.json {URL}/docs" in lines["documents"]
     assert lines["keys"].startswith("bootstrap (")
     assert "warning" not in shown

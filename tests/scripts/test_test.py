@@ -16,8 +16,9 @@ from tests.support.script_checkouts import ScriptCheckout
 
 # What the script itself calls; nothing else of this machine is on the PATH.
 TOOLS = ("bash", "cat", "cp", "dirname", "env", "mkdir", "mktemp", "rm", "sed", "touch")
-LOCK = "tests/importers/package-lock.json"
-INSTALLED = "tests/importers/node_modules/.package-lock.json"
+CLIENTS = ("tests/importers", "tests/inspector")
+LOCK = "package-lock.json"
+INSTALLED = "node_modules/.package-lock.json"
 # Notes pytest's calls and leaves a report of one passed test; says whether there is a server of PostgreSQL.
 PYTHON = """case "$*" in
   *find_programs*) [[ -e "$DOUBLES/has-postgres" ]] ;;
@@ -40,14 +41,15 @@ def bare(checkout: ScriptCheckout, tmp_path: Path) -> ScriptCheckout:
         assert found is not None, name
         (tmp_path / "bin" / name).symlink_to(found)
     checkout.double(".venv/bin/python", PYTHON)
-    (checkout.root / LOCK).parent.mkdir(parents=True)
-    (checkout.root / LOCK).write_text("{}", encoding="utf-8")
+    for folder in CLIENTS:
+        (checkout.root / folder).mkdir(parents=True)
+        (checkout.root / folder / LOCK).write_text("{}", encoding="utf-8")
     return checkout
 
 
 @pytest.fixture
 def equipped(bare: ScriptCheckout) -> ScriptCheckout:
-    """A machine with everything but the importer."""
+    """A machine with everything but the clients from npm."""
     for name, body in (("node", "true"), ("npm", NPM), ("openssl", "true")):
         bare.double(name, body)
     (bare.doubles / "has-postgres").touch()
@@ -88,29 +90,32 @@ def test_the_unit_part_needs_none_of_it(bare: ScriptCheckout) -> None:
     assert bare.calls("npm") == []
 
 
-def test_the_importer_is_installed_from_its_lock_and_only_when_that_changed(equipped: ScriptCheckout) -> None:
-    """`npm ci` runs when there is nothing yet and after a change of the lock, and else not."""
+def test_clients_are_installed_from_their_locks_and_only_when_those_changed(equipped: ScriptCheckout) -> None:
+    """`npm ci` runs for each client when there is nothing yet, for one alone when its lock is newer, and else not."""
     assert run(equipped, "integration").returncode == 0
     assert pytest_ran(equipped)
-    assert [call.split()[0] for call in equipped.calls("npm")] == ["ci"]
+    assert [call.split()[0] for call in equipped.calls("npm")] == ["ci"] * len(CLIENTS)
     assert run(equipped, "integration").returncode == 0
-    assert len(equipped.calls("npm")) == 1
-    installed = (equipped.root / INSTALLED).stat().st_mtime
-    os.utime(equipped.root / LOCK, (installed + 10, installed + 10))
-    assert run(equipped, "integration").returncode == 0
-    assert len(equipped.calls("npm")) == 2
+    assert len(equipped.calls("npm")) == len(CLIENTS)
+    for folder in CLIENTS:
+        os.utime(equipped.root / folder / INSTALLED, (0, 0))
+        ended = run(equipped, "integration")
+        assert ended.returncode == 0
+        assert f"test: installing the locked packages of {folder}\n" in ended.stdout
+        assert ended.stdout.count("locked packages") == 1
 
 
-def test_an_importer_that_cannot_be_installed_fails_the_part(equipped: ScriptCheckout) -> None:
-    """When npm does not reach its registry, what to look at is told and no test runs; the next run tries again."""
+def test_clients_that_cannot_be_installed_fail_the_part(equipped: ScriptCheckout) -> None:
+    """When npm does not reach its registry, it is told where to look, no test runs, and the next run tries again."""
     equipped.double("npm", "echo 'npm error network' >&2; exit 1")
     for _ in range(2):
         ended = run(equipped, "integration")
         assert ended.returncode == 1
         assert "npm error network" in ended.stderr
-        assert "cd tests/importers && npm ci" in ended.stderr
+        for folder in CLIENTS:
+            assert f"cd {folder} && npm ci" in ended.stderr
     assert not pytest_ran(equipped)
-    assert len(equipped.calls("npm")) == 2
+    assert len(equipped.calls("npm")) == 2 * len(CLIENTS)
 
 
 def test_debian_s_packages_are_installed_by_root_and_named_to_others(equipped: ScriptCheckout) -> None:

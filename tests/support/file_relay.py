@@ -37,17 +37,16 @@ class FileRelay:
     A running relay and the file server that it may fetch from.
 
     Args:
-        keys: One for each scope, by its name.
+        keys: One for each scope, by its name, and `assistant`, which has both scopes that assistants are given.
     """
 
     relay: RelayProcess
     files: FileServer
     keys: Mapping[str, MadeKey]
 
-    def client(self, scope: Scope = Scope.ACTIONS) -> httpx.Client:
-        """A client whose key has one scope."""
-        headers = self.keys[scope.value].headers
-        return httpx.Client(base_url=self.relay.url, headers=headers, timeout=TIMEOUT_SECONDS)
+    def client(self, key: str = Scope.ACTIONS) -> httpx.Client:
+        """A client with one of the keys."""
+        return httpx.Client(base_url=self.relay.url, headers=self.keys[key].headers, timeout=TIMEOUT_SECONDS)
 
     def offer(self, name: str, content: bytes, media_type: str) -> dict[str, str]:
         """Put a file on the server; answers the reference that ChatGPT would send."""
@@ -67,6 +66,7 @@ def running_file_relay(
     """Run a relay and a file server until the block ends."""
     certificate = make_certificate(folder)
     keys = {scope.value: make_key(scope.value, scope) for scope in Scope}
+    keys["assistant"] = make_key("assistant", Scope.ACTIONS, Scope.PROXY)
     write_keys(folder / "keys.yaml", keys.values())
     settings = {
         "RELAY_KEY_FILE": str(folder / "keys.yaml"),

@@ -15,7 +15,7 @@ from tests.support.documents import ROOT
 STATUSES = {
     "relay_auth_error": {401, 403},
     "relay_policy_error": {403, 404, 405},
-    "relay_contract_error": {400, 413, 415, 416, 417},
+    "relay_contract_error": {400, 406, 413, 415, 416, 417},
     "relay_limit_error": {429, 503},
     "relay_upstream_error": {502, 504},
     "relay_internal_error": {500},

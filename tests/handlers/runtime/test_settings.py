@@ -10,6 +10,11 @@ from handlers.runtime.settings import MIN_BOOTSTRAP_KEY_CHARACTERS, LogFormat, S
 from tests.support.documents import ROOT
 
 SECRET = "sk-made-up-0123456789-abcdefghij"
+OAUTH = {
+    "RELAY_PUBLIC_URL": "https://relay.example.com",
+    "RELAY_OAUTH_ISSUER": "https://login.example.com/team/",
+    "RELAY_OAUTH_JWKS_URL": "https://login.example.com/keys",
+}
 
 
 def refusal(**environment: str) -> str:
@@ -140,6 +145,27 @@ def test_every_problem_is_reported_at_once() -> None:
         ),
         *(("OPENAI_ORG_ID", value) for value in ("org\nX-Injected: 1", "ü")),
         ("OPENAI_PROJECT_ID", "proj\r"),
+        *(("RELAY_PUBLIC_URL", value) for value in ('https://host/"', "https://host/\\", "https://host/\x01")),
+        *(
+            (name, value)
+            for name in ("RELAY_OAUTH_ISSUER", "RELAY_OAUTH_JWKS_URL")
+            for value in (
+                *("login.example.com", "http://login.example.com", "ftp://login.example.com", "https://", "/keys"),
+                *("https://user:pass@host/", "https://user@host/", "https://@host/", "https://host:port", "file:///k"),
+                *("https://host/?a=b", "https://host/?", "https://host/#a", "https://host/#", "https://host/ x"),
+                *("https://hö.example", "https://host/\n", "http://127.0.0.1.example.com/"),
+            )
+        ),
+        *(
+            ("RELAY_MCP_ORIGINS", value)
+            for value in (
+                *("*", "null", "app.example.com", "https://", "https://*.example.com", "https://app.example.com/"),
+                *("https://App.example.com", "HTTPS://app.example.com", "https://app.example.com:443", "file://"),
+                *("http://localhost:80", "https://app.example.com:port", "https://app.example.com:", "https://a b"),
+                *("https://user@app.example.com", "https://app.example.com?a", "https://app.example.com#a"),
+                *("https://a.example.com https://b.example.com", "https://a.example.com,null", "https://höst"),
+            )
+        ),
     ],
 )
 def test_a_malformed_value_stops_the_start_with_its_name(name: str, value: str) -> None:
@@ -153,6 +179,50 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(scheme: str) -> 
     message = refusal(OPENAI_BASE_URL=scheme)
     assert "OPENAI_API_KEY" in message
     assert "user" not in message
+
+
+def test_an_issuer_is_taken_byte_for_byte() -> None:
+    """Tokens name it in `iss`, and a slash more or less would refuse them all."""
+    settings = read_settings(OAUTH)
+    assert OAUTH["RELAY_OAUTH_ISSUER"] == settings.RELAY_OAUTH_ISSUER
+    assert OAUTH["RELAY_OAUTH_JWKS_URL"] == settings.RELAY_OAUTH_JWKS_URL
+    for issuer in ("https://login.example.com", "https://LOGIN.example.com/", "https://login.example.com:443/a/@b"):
+        assert issuer == read_settings({**OAUTH, "RELAY_OAUTH_ISSUER": issuer}).RELAY_OAUTH_ISSUER
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8081", "localhost", "[::1]:9000"])
+def test_an_issuer_on_this_machine_may_do_without_tls(host: str) -> None:
+    """Nobody can listen in there, so it can be tried out without certificates; nor need the relay have any."""
+    urls = dict.fromkeys(OAUTH, f"http://{host}/a")
+    assert f"http://{host}/a" == read_settings(urls).RELAY_OAUTH_JWKS_URL
+
+
+@pytest.mark.parametrize("missing", OAUTH)
+def test_an_issuer_comes_as_a_whole_or_not_at_all(missing: str) -> None:
+    """Issuer, keys and the relay's own address need each other; the message names what is missing."""
+    rest = {name: value for name, value in OAUTH.items() if name != missing}
+    assert refusal(**rest) == f"{missing}: must be set where another RELAY_OAUTH_… variable is"
+    assert read_settings({"RELAY_PUBLIC_URL": OAUTH["RELAY_PUBLIC_URL"]}).RELAY_OAUTH_ISSUER == ""
+
+
+def test_all_that_an_issuer_lacks_is_reported_at_once() -> None:
+    """One line each, beside what else is wrong."""
+    lines = refusal(RELAY_OAUTH_CA_FILE="/etc/ca.pem", RELAY_A="1").splitlines()
+    names = ["RELAY_A", "RELAY_OAUTH_ISSUER", "RELAY_OAUTH_JWKS_URL", "RELAY_PUBLIC_URL"]
+    assert [line.split(":")[0] for line in lines] == names
+
+
+def test_tokens_are_not_sent_in_the_clear() -> None:
+    """With an issuer, the relay's own address is https too."""
+    assert refusal(**{**OAUTH, "RELAY_PUBLIC_URL": "http://relay.example.com"}).startswith("RELAY_PUBLIC_URL: must be ")
+    assert read_settings({"RELAY_PUBLIC_URL": "http://relay.example.com"}).RELAY_OAUTH_ISSUER == ""
+
+
+def test_origins_are_listed_as_browsers_write_them() -> None:
+    """Spaces around the commas are nobody's business; other schemes than those of the web may ask as well."""
+    origins = "https://app.example.com , http://localhost:3000,http://[::1]:8080 ,, vscode-webview://0a1b"
+    expected = "https://app.example.com,http://localhost:3000,http://[::1]:8080,vscode-webview://0a1b"
+    assert expected == read_settings({"RELAY_MCP_ORIGINS": origins}).RELAY_MCP_ORIGINS
 
 
 def test_a_refused_secret_is_not_repeated() -> None:
