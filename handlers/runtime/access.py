@@ -143,15 +143,19 @@ def authorise_streaming(operation: Operation, caller: Caller | None, *, wanted: 
 
 def bearer_token(headers: Iterable[Header]) -> str:
     """
-    What stands in `Authorization: Bearer`, for whoever takes something else than relay keys there.
+    The one credential of a request, when it has the form of an access token and stands where tokens belong.
 
     Raises:
-        InvalidKey: Nothing does (401).
+        InvalidKey: It is something else, or another stands beside it (401).
+
+    Source: RFC 6750, section 2.1; RFC 7519, section 3.
     """
-    for name, value in headers:
-        scheme, _, credentials = value.strip().partition(b" ")
-        if name == b"authorization" and scheme.lower() == b"bearer":
-            return credentials.strip().decode("latin-1")
+    credentials = [(name, value.strip()) for name, value in headers if name in {b"authorization", b"x-relay-key"}]
+    if len(credentials) == 1:
+        (name, value), *_ = credentials
+        scheme, _, token = value.partition(b" ")
+        if name == b"authorization" and scheme.lower() == b"bearer" and token.count(b".") == 2:
+            return token.strip().decode("latin-1")
     raise InvalidKey
 
 

@@ -53,6 +53,7 @@ class AccessTokens:
         resource, metadata = contract.operations[RESOURCE], contract.operations[METADATA]
         self._issuer = settings.RELAY_OAUTH_ISSUER
         self._resource = f"{settings.RELAY_PUBLIC_URL}{resource.path}"
+        self._audience = settings.RELAY_OAUTH_AUDIENCE or self._resource
         self._scopes = {scope.value: scope for scope in sorted(resource.token_scopes)}
         self._keys = IssuerKeys(source)
         self._challenge = (
@@ -91,7 +92,7 @@ class AccessTokens:
                 token,
                 jwt.PyJWK(dict(key), algorithm),  # refuses a key of another kind or curve
                 algorithms=[algorithm],
-                audience=self._resource,
+                audience=self._audience,
                 issuer=self._issuer,
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["aud", "exp", "iss", "sub"], "enforce_minimum_key_length": True},
@@ -99,7 +100,7 @@ class AccessTokens:
         except jwt.ExpiredSignatureError:
             raise InvalidToken("The access token has expired; get another.") from None
         except jwt.InvalidAudienceError:
-            raise InvalidToken(f"The access token must be issued for the resource {self._resource}.") from None
+            raise InvalidToken(f"The access token must be issued for {self._audience}.") from None
         except jwt.PyJWTError:
             raise InvalidToken from None
         if "cnf" in claims:  # RFC 7800: whoever sends it must prove to hold a key

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import orjson
 from connexion import AsyncApp
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.main import API
+from yarl import URL
 
 import codegen
 from codegen.contract import ACTIONS, FULL, Contract, load_contract
@@ -160,9 +160,8 @@ def _artifacts(settings: Settings, contract: Contract) -> ArtifactStore:
 
 def _origins(settings: Settings) -> frozenset[bytes]:
     """Whose pages may ask for tools: those of the relay itself, and the listed ones."""
-    own = urlsplit(settings.RELAY_PUBLIC_URL)
-    listed = [*_listed(settings.RELAY_MCP_ORIGINS), *([f"{own.scheme}://{own.netloc}"] if own.netloc else [])]
-    return frozenset(origin.encode("ascii") for origin in listed)
+    own = [str(URL(settings.RELAY_PUBLIC_URL).origin())] if settings.RELAY_PUBLIC_URL else []
+    return frozenset(origin.encode("ascii") for origin in [*_listed(settings.RELAY_MCP_ORIGINS), *own])
 
 
 def _listed(text: str) -> list[str]:

@@ -54,7 +54,7 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
         _CHALLENGE,
     ),
     exc.InsufficientScope: ErrorRule(
-        403, "relay_auth_error", "insufficient_scope", "The relay key does not have a scope that opens this operation."
+        403, "relay_auth_error", "insufficient_scope", "The key or token has no scope that opens this operation."
     ),
     exc.UnknownOperation: ErrorRule(
         404, "relay_policy_error", "unknown_operation", "The contract has no such path; see /openapi.json."

@@ -104,6 +104,9 @@ class Settings(BaseModel):
         default="", description="Who issues access tokens for `/mcp`, exactly as its tokens say in `iss`."
     )
     RELAY_OAUTH_JWKS_URL: str = Field(default="", description="Where that issuer publishes its keys.")
+    RELAY_OAUTH_AUDIENCE: str = Field(
+        default="", description="What its tokens must name in `aud`; the address of `/mcp` when not set."
+    )
     RELAY_OAUTH_CA_FILE: Path | None = Field(
         default=None, description="Certificates to trust there, beside the usual ones."
     )
@@ -169,7 +172,7 @@ class Settings(BaseModel):
             raise ValueError("must be printable ASCII without spaces or line breaks")
         return value
 
-    @field_validator("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+    @field_validator("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "RELAY_OAUTH_AUDIENCE")
     @classmethod
     def _header_value(cls, value: str) -> str:
         if not value.isascii() or (value and not value.isprintable()):
@@ -179,7 +182,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _whole_issuer(self) -> Self:
         """Tokens are taken as a whole or not at all."""
-        if not (self.RELAY_OAUTH_ISSUER or self.RELAY_OAUTH_JWKS_URL or self.RELAY_OAUTH_CA_FILE):
+        if not any(getattr(self, name) for name in type(self).model_fields if name.startswith("RELAY_OAUTH_")):
             return self
         missing = [
             name
