@@ -90,6 +90,45 @@ def demo(
     uvloop.run(run_demo(_console, port, keep=go_on))
 
 
+@app.command(name="mcp")
+def bridge(
+    url: Annotated[
+        str,
+        typer.Option(
+            envvar="RELAY_MCP_URL",
+            help="The relay's address, as https://relay.example.com/mcp; /mcp may be left out. "
+            "http only for a relay on this machine.",
+            show_default=False,
+        ),
+    ] = "",
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="A file that only you can read, with the key in its first line.", show_default=False),
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="Certificates to trust beside the usual ones (PEM).", show_default=False)
+    ] = None,
+) -> None:
+    """
+    Let an assistant on this machine use the tools of a running relay: MCP over standard input and output.
+
+    Desktop assistants and editors start this command themselves. Name it in their settings, with RELAY_MCP_URL and
+    RELAY_MCP_KEY in its environment.
+
+    The key comes from RELAY_MCP_KEY or from --key-file, never from an argument, which others on the machine can see. It
+    needs the scope `actions`.
+
+    Proxies that the environment names are not used. Standard output holds messages of MCP and nothing else; what people
+    should know goes to standard error. The command ends with its input, with 0; with 2 when the relay cannot be used.
+    """
+    import asyncio
+
+    from handlers.mcp_bridge import run_bridge
+    from handlers.mcp_link import KEY_VARIABLE, relay_address, relay_key
+
+    asyncio.run(run_bridge(relay_address(url), relay_key(os.environ.get(KEY_VARIABLE, ""), key_file), ca_file))
+
+
 @keys_app.command("create")
 def keys_create(
     file: KeyFile,

@@ -1,3 +1,5 @@
+import errno
+import socket
 import ssl
 import subprocess
 import sys
@@ -270,28 +272,22 @@ async def test_a_quoted_message_stays_on_its_line() -> None:
     assert len(message) < 500
 
 
-def test_the_causes_of_a_failure_are_told_apart() -> None:
+async def test_the_causes_of_a_failure_are_told_apart() -> None:
     """Each way in which a relay cannot be reached has words of its own; see the integration tests for real ones."""
-    from handlers.mcp_link import _unsent
-
-    def caused(error: httpx2.RequestError, cause: BaseException) -> str:
-        error.__cause__ = cause
-        return _unsent(ADDRESS, error)
-
     untrusted = ssl.SSLCertVerificationError(1, "x")
     untrusted.verify_message = "self-signed certificate"
-    told = [
-        caused(httpx2.ConnectError("x"), untrusted),
-        caused(httpx2.ConnectError("x"), ssl.SSLError(1, "x")),
-        caused(httpx2.ConnectError("x"), ExceptionGroup("x", [OSError("x"), ConnectionRefusedError(111, "x")])),
-        caused(httpx2.ConnectTimeout("x"), TimeoutError()),
-        caused(httpx2.RemoteProtocolError("x"), ValueError()),
+    refused = ExceptionGroup("one for each address", [OSError("x"), ConnectionRefusedError(errno.ECONNREFUSED, "x")])
+    failures: list[tuple[httpx2.RequestError, BaseException, str]] = [
+        (httpx2.ConnectError("x"), untrusted, "is not trusted (self-signed certificate)"),
+        (httpx2.ConnectError("x"), ssl.SSLError(1, "x"), "no TLS with relay.example.com"),
+        (httpx2.ConnectError("x"), socket.gaierror(socket.EAI_NONAME, "no such name"), "is not known (no such name)"),
+        (httpx2.ConnectError("x"), refused, "(Connection refused). Is the relay running"),
+        (httpx2.ConnectTimeout("x"), TimeoutError(), "(no answer). Is the relay running"),
+        (httpx2.RemoteProtocolError("x"), ValueError(), "broke off before the answer (RemoteProtocolError)"),
     ]
-    for words, message in zip(
-        ("self-signed certificate", "no TLS with", "Connection refused", "no answer", "broke off"), told, strict=True
-    ):
-        assert words in message
-        assert "relay.example.com" in message
+    for error, cause, words in failures:
+        error.__cause__ = cause
+        assert words in problem(*await send(error))
 
 
 @pytest.mark.parametrize(
