@@ -1,5 +1,6 @@
 """Who gets in: key files, scopes, the two header forms, and the surfaces that each scope opens."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from codegen.contract import ACTIONS, FULL, Bucket, Scope, load_contract
+from codegen.contract import ACTIONS, FULL, Bucket, Operation, Scope, load_contract
 from handlers.runtime import exceptions as exc
 from handlers.runtime.app import GENERATED
 from handlers.simulated_upstream import SimulatedUpstream
-from tests.support.contract_requests import contract_requests
+from tests.support.contract_requests import ContractRequest, contract_requests
 from tests.support.key_files import MadeKey, make_key, write_keys
 from tests.support.raw_http import RawConnection
 from tests.support.relay_errors import assert_relay_error
@@ -70,6 +71,9 @@ def test_a_scope_opens_exactly_the_operations_that_name_it(
                 assert upstream.recorder.count == 0
             elif not operation.served:
                 assert_relay_error(reply, exc.OperationUnsupported)
+            elif operation.carries:  # the call in the message is decided as its own operation
+                assert reply.status_code == 200
+                assert upstream.recorder.count == (1 if scope in called(request).scopes else 0)
             elif operation.mirrored or scope is Scope.PROXY:
                 assert upstream.recorder.count == 1
             elif operation.wraps:  # asks as often as it has to; no file is fetched from anywhere in this test
@@ -78,10 +82,15 @@ def test_a_scope_opens_exactly_the_operations_that_name_it(
                 assert upstream.recorder.count == 0
 
 
+def called(request: ContractRequest) -> Operation:
+    """The operation that a message of the Model Context Protocol calls."""
+    return CONTRACT.operations[json.loads(request.content or b"")["params"]["name"]]
+
+
 def test_the_actions_scope_opens_the_actions_document() -> None:
-    """What assistants are offered is what their key opens."""
-    opened = {(o.method, o.path) for o in CONTRACT if Scope.ACTIONS in o.scopes}
-    proxy = {(o.method, o.path) for o in CONTRACT if Scope.PROXY in o.scopes}
+    """What assistants are offered is what their key opens, beside what carries it."""
+    opened = {(o.method, o.path) for o in CONTRACT if Scope.ACTIONS in o.scopes and not o.carries}
+    proxy = {(o.method, o.path) for o in CONTRACT if Scope.PROXY in o.scopes and not o.carries}
     assert opened | proxy == {(o.method, o.path) for o in load_contract(GENERATED, ACTIONS)}
     assert opened | proxy == {(o.method, o.path) for o in CONTRACT if o.bucket is Bucket.ACTIONS_DIRECT}
     assert len(proxy) == 1
@@ -205,6 +214,8 @@ def test_open_operations_look_at_no_key(keyed: Keyed, upstream: SimulatedUpstrea
         if operation.open:
             path = operation.path.replace("{asset}", "docs.css").replace("{token}", "forged")
             expected = 200 if path == operation.path or "docs" in path else 404  # a link is its own permission
+            if operation.tag == "MCP":
+                expected = 404  # nobody issues access tokens for this relay
             for headers in ({}, {"Authorization": "Bearer wrong"}):
                 assert httpx.get(f"{keyed.relay.url}{path}", headers=headers).status_code == expected
     assert upstream.recorder.count == 0

@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.integration
 
 CONTRACT = load_contract(GENERATED, FULL)
-STREAMING = [operation for operation in CONTRACT if operation.streaming]
+STREAMING = [operation for operation in CONTRACT if operation.streaming and operation.mirrored]
 RESPONSE = {"model": "m", "input": "x"}
 EVENT_INTERVAL_SECONDS = 0.08
 MAX_JSON_BYTES = 5_000

@@ -12,6 +12,7 @@ from tests.support.bad_days import ScriptedUpstream, defect_environment, refusin
 from tests.support.key_files import MadeKey, make_key, write_keys
 from tests.support.relay_errors import MARKED_HEADERS
 from tests.support.servers import HOST, RelayProcess, ServerThread, running_relay
+from tests.support.token_issuer import ISSUER, PUBLIC_URL
 
 MAX_JSON_BYTES = 4_000
 MAX_UPLOAD_BYTES = 6_000
@@ -49,7 +50,7 @@ def strict_relay(upstream_server: ServerThread, tmp_path_factory: pytest.TempPat
 
 @dataclass(frozen=True)
 class UnluckyRelay:
-    """A relay whose upstream refuses connections, with a defect, and with a store that a test may break."""
+    """A relay whose upstream and token issuer refuse connections, with a defect, and a store that a test may break."""
 
     process: RelayProcess
     store: Path
@@ -76,8 +77,14 @@ def unlucky_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnluckyR
     folder = tmp_path_factory.mktemp("unlucky")
     store = folder / "relay.db"
     environment = {**defect_environment(folder), "RELAY_STORE_URL": f"sqlite+aiosqlite:///{store}"}
-    with refusing_address() as url, running_relay(folder, url, environment) as process:
-        yield UnluckyRelay(process, store)
+    with refusing_address() as url:
+        issuer = {
+            "RELAY_PUBLIC_URL": PUBLIC_URL,
+            "RELAY_OAUTH_ISSUER": ISSUER,
+            "RELAY_OAUTH_JWKS_URL": f"{url}/keys",
+        }
+        with running_relay(folder, url, {**environment, **issuer}) as process:
+            yield UnluckyRelay(process, store)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from tests.support.key_files import MadeKey
 from tests.support.raw_http import RawConnection, RawReply
 from tests.support.relay_errors import MARK, MARKED_HEADERS, assert_relay_error
 from tests.support.servers import HOST
+from tests.support.token_issuer import TokenIssuer, encode
 
 pytestmark = pytest.mark.integration
 
@@ -76,6 +77,38 @@ def invalid_key(stage: Stage) -> httpx.Response:
 def insufficient_scope(stage: Stage) -> httpx.Response:
     """An assistant's key on an operation for SDK clients."""
     return stage.strict.get("/v1/batches", headers=stage.assistant.headers, params=QUERY)
+
+
+def invalid_token(stage: Stage) -> httpx.Response:
+    """A token that no key could make good."""
+    token = f"{encode({'alg': 'none', 'kid': MARK})}.{encode({'sub': MARK})}.{MARK}"
+    return send_message(stage.unlucky, {"Authorization": f"Bearer {token}"})
+
+
+def token_issuer_unavailable(stage: Stage) -> httpx.Response:
+    """A token whose issuer does not answer."""
+    return send_message(stage.unlucky, {"Authorization": f"Bearer {TokenIssuer().token(sub=MARK)}"})
+
+
+def oauth_not_configured(stage: Stage) -> httpx.Response:
+    """The metadata of a relay that takes no tokens."""
+    return stage.strict.get("/.well-known/oauth-protected-resource", params=QUERY)
+
+
+def origin_not_allowed(stage: Stage) -> httpx.Response:
+    """A message from a page of another site."""
+    return send_message(stage.strict, {"Origin": f"https://{MARK}.test"})
+
+
+def not_acceptable(stage: Stage) -> httpx.Response:
+    """A message whose sender reads no event streams."""
+    return send_message(stage.strict, {"Accept": f"application/json;{MARK}=1"})
+
+
+def send_message(client: httpx.Client, headers: dict[str, str]) -> httpx.Response:
+    """Ask for the tools."""
+    message = {"jsonrpc": "2.0", "id": MARK, "method": "tools/list"}
+    return client.post("/mcp", json=message, headers=headers, params=QUERY)
 
 
 def unknown_operation(stage: Stage) -> httpx.Response:
@@ -263,6 +296,11 @@ SCENARIOS: dict[type[exc.RelayError], Callable[[Stage], httpx.Response | RawRepl
     exc.MissingKey: missing_key,
     exc.InvalidKey: invalid_key,
     exc.InsufficientScope: insufficient_scope,
+    exc.InvalidToken: invalid_token,
+    exc.TokenIssuerUnavailable: token_issuer_unavailable,
+    exc.OAuthNotConfigured: oauth_not_configured,
+    exc.OriginNotAllowed: origin_not_allowed,
+    exc.NotAcceptable: not_acceptable,
     exc.UnknownOperation: unknown_operation,
     exc.MethodNotAllowed: method_not_allowed,
     exc.OperationUnsupported: operation_unsupported,
