@@ -19,6 +19,7 @@ async def send_mcp_message(request: Request) -> Reply:
         `McpMessage`, or events that end with one; nothing (202) to a notification.
 
     Raises:
+        InvalidBody: The message's `id` is a number with a point (400).
         OriginNotAllowed: A page of a site that is not listed asks (403).
         NotAcceptable: `Accept` leaves out JSON or event streams (406).
 

@@ -7,8 +7,9 @@ over HTTP. Only the caller is taken over: whoever vouches for it has authenticat
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
+import anyio
 from starlette.types import ASGIApp, Message
 
 from handlers.runtime.access import Caller
@@ -65,7 +66,7 @@ class LocalCalls:
 
     async def call(self, request: Request, call: LocalCall, progress: Progress) -> Reply:
         """
-        Call an operation; when this is cancelled, the call is, as if its client had left.
+        Call an operation; when this is cancelled, the operation is told that its client has left, and waited for.
 
         Args:
             request: From outside; its caller is the one who asks.
@@ -95,12 +96,21 @@ class LocalCalls:
             "server": None,
             INSIDE: Inside(request.caller, request.id, progress),
         }
-        await self._app(scope, exchange.receive, exchange.send)
+        # In a task of its own: whoever cancels this may do so over and over, as anyio does, while the operation still
+        # gives back what it holds.
+        running = asyncio.create_task(_run(self._app, scope, exchange))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            exchange.leave()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([running])
+            raise
         return exchange.reply()
 
 
 class _Exchange:
-    """The client's side of a call: gives the body, stays, and gathers the reply."""
+    """The client's side of a call: gives the body, stays until it must leave, and gathers the reply."""
 
     def __init__(self, body: bytes) -> None:
         self._body: bytes | None = body
@@ -109,10 +119,15 @@ class _Exchange:
         self._pieces: list[bytes] = []
         self._bytes = 0
         self._complete = False
+        self._left = asyncio.Event()
+
+    def leave(self) -> None:
+        self._left.set()
 
     async def receive(self) -> Message:
         if self._body is None:
-            await _never()
+            await self._left.wait()
+            return {"type": "http.disconnect"}
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 
@@ -136,13 +151,12 @@ class _Exchange:
         return Reply(self._status, self._headers, decoded_body(b"".join(self._pieces), self._headers))
 
 
+async def _run(app: ASGIApp, scope: dict[str, Any], exchange: _Exchange) -> None:
+    await app(scope, exchange.receive, exchange.send)
+
+
 def _headers(request: Request, body: bytes | None) -> list[Header]:
     headers = [header for header in request.headers if header[0] in _PASSED_ON]
     if body is not None:
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     return headers
-
-
-async def _never() -> NoReturn:
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError("nobody holds this future")

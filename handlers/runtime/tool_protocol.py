@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import sse_starlette.sse
+import structlog
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
@@ -27,8 +28,8 @@ from mcp_types import Tool as McpTool
 from starlette.types import ASGIApp
 
 from codegen.tools import Tool
-from handlers.runtime.errors import error_to_reply
-from handlers.runtime.exceptions import RelayError, UnknownOperation
+from handlers.runtime.errors import describe_error, error_to_reply
+from handlers.runtime.exceptions import InternalError, RelayError, UnknownOperation
 from handlers.runtime.local_calls import LocalCalls
 from handlers.runtime.matching import OperationIndex
 from handlers.runtime.messages import Progress, Reply, Request
@@ -40,9 +41,12 @@ from handlers.runtime.tool_server import REQUEST
 # Often enough for people to see that something happens, and for clients that give up after a silent minute.
 PROGRESS_SECONDS = 2.0
 _INSTRUCTIONS = (
-    "Tools of a team's relay in front of the OpenAI API. A result that was cut says so in `truncated`, and in `how` how "
-    "to go on. Give `idempotency_key` where a tool takes it, and the same one when you call again: nothing is done twice."
+    "Tools of a team's relay in front of the OpenAI API. A result that was cut says so in `truncated`, and in `how` "
+    "how to go on. Give `idempotency_key` where a tool takes it, and the same one when you call again: nothing is "
+    "done twice."
 )
+
+_log = structlog.get_logger("relay")
 
 # The SDK's event streams would end at SIGTERM at once; here running calls may finish, as over HTTP.
 sse_starlette.sse.AppStatus.enable_automatic_graceful_drain = False
@@ -102,25 +106,40 @@ class ToolProtocol:
         if tool is None:
             raise MCPError(INVALID_PARAMS, "Unknown tool; `tools/list` names those that there are.")
         request: Request = context.request.scope[REQUEST]
+        route = request.services.routes[tool.operation_id]
+        wrapped = bool(route.operation.wraps)
         progress = Progress()
         async with anyio.create_task_group() as tasks:
             if (context.meta or {}).get("progress_token") is not None:
                 tasks.start_soon(_report, context.session, tool, progress)
-            reply = await self._reply(request, tool, params.arguments or {}, progress)
+            try:
+                reply = await self._reply(request, tool, route, params.arguments or {}, progress)
+                result = reply_to_result(reply, wrapped=wrapped)
+            except Exception as error:  # noqa: BLE001 - the SDK would tell the client what an exception says
+                result = reply_to_result(_refuse(request, error), wrapped=wrapped)
             tasks.cancel_scope.cancel()
-        return reply_to_result(reply)
+        return result
 
-    async def _reply(self, request: Request, tool: Tool, arguments: Mapping[str, Any], progress: Progress) -> Reply:
-        try:
-            operation = request.services.routes[tool.operation_id].operation
-            call = arguments_to_call(tool, operation, arguments)
-            match = self._index.match(call.raw_path)
-            # A value that spells a path of its own would make the tool another one.
-            if match is None or match.methods.get(call.method) is not request.services.routes[tool.operation_id]:
-                raise UnknownOperation
-            return await self._calls.call(request, call, progress)
-        except RelayError as error:
-            return error_to_reply(error)
+    async def _reply(
+        self, request: Request, tool: Tool, route: Route, arguments: Mapping[str, Any], progress: Progress
+    ) -> Reply:
+        call = arguments_to_call(tool, route.operation, arguments)
+        match = self._index.match(call.raw_path)
+        # A value that spells a path of its own would make the tool another one.
+        if match is None or match.methods.get(call.method) is not route:
+            raise UnknownOperation
+        return await self._calls.call(request, call, progress)
+
+
+def _refuse(request: Request, error: Exception) -> Reply:
+    """The reply where no request of the operation has given one; the message's own id and log line stand for it."""
+    if not isinstance(error, RelayError):
+        _log.error("defect", request_id=request.id, exc_info=error)
+        error = InternalError()
+    request.log["refused"] = describe_error(error)["code"]
+    reply = error_to_reply(error)
+    reply.headers.append((b"x-request-id", request.id.encode("ascii")))
+    return reply
 
 
 async def _report(session: Any, tool: Tool, progress: Progress) -> None:

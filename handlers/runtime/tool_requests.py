@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import orjson
-
 from codegen.contract import Operation
 from codegen.tools import Place, Tool
 from handlers.runtime.exceptions import InvalidBody, InvalidParameter
+from handlers.runtime.json_bodies import encode_json
 from handlers.runtime.local_calls import LocalCall
 
 
@@ -27,7 +26,7 @@ def arguments_to_call(tool: Tool, operation: Operation, arguments: Mapping[str, 
         arguments: By name; null counts as absent in path and query, which have no word for it.
 
     Raises:
-        InvalidBody: An argument is not one of the tool's (400).
+        InvalidBody: An argument is not one of the tool's, or a number exceeds a double (400).
         InvalidParameter: A value cannot stand in a path or query, or one of the path is missing (400).
     """
     known = {argument.name: argument.place for argument in tool.arguments}
@@ -44,7 +43,7 @@ def arguments_to_call(tool: Tool, operation: Operation, arguments: Mapping[str, 
         method=tool.method,
         raw_path=path,
         query=urlencode(query).encode("ascii"),
-        body=_encode(fields) if fields or required else None,
+        body=encode_json(fields) if fields or required else None,
     )
 
 
@@ -64,21 +63,21 @@ def _segment(name: str, value: Any) -> str:
 
 
 def _pairs(name: str, value: Any) -> Iterable[tuple[str, str]]:
+    if value is None:
+        return
     for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, (dict, list)):
+        if one is None or isinstance(one, (dict, list)):
             raise InvalidParameter(f"`{name}` must be a plain value or a list of such.", param=name)
-        if one is None:
-            continue
-        text = one if isinstance(one, str) else json.dumps(one)
         try:
+            text = one if isinstance(one, str) else _plain(one)
             text.encode()
-        except UnicodeEncodeError:
-            raise InvalidParameter(f"`{name}` must be a string of whole characters.", param=name) from None
+        except ValueError:  # half of a surrogate pair, more digits than Python writes
+            raise InvalidParameter(f"`{name}` must be whole characters or an ordinary number.", param=name) from None
         yield name, text
 
 
-def _encode(fields: Mapping[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(fields)
-    except orjson.JSONEncodeError:  # an integer beyond 64 bits, half of a surrogate pair
-        return json.dumps(fields).encode()
+def _plain(value: object) -> str:
+    """A number or boolean as JSON writes it; 20.0 is an integer in JSON, but only as 20 in a query."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, allow_nan=False)

@@ -7,6 +7,8 @@ Not for: errors of the protocol itself; those are the SDK's.
 """
 
 import base64
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,16 +29,19 @@ FILES_FIELD = "openaiFileResponse"
 STATUS = "chatgpt-team-relay/status"
 REQUEST_ID = "chatgpt-team-relay/request-id"
 RETRY_AFTER = "chatgpt-team-relay/retry-after"
-# What the relay says of a file behind a link, wherever a reply names one.
+# What the relay says of a file behind a link, wherever a wrapper's reply names one.
 _LINK_FIELDS = frozenset({"url", "name", "mime_type", "bytes", "expires_at"})
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
-def reply_to_result(reply: Reply) -> CallToolResult:
+def reply_to_result(reply: Reply, *, wrapped: bool) -> CallToolResult:
     """
     Translate a reply.
 
     Args:
         reply: Whole, without a content coding.
+        wrapped: Whether a wrapper answered. Only their replies hold files and links of the relay; what looks like one
+            in a reply of the upstream may be anybody's words.
 
     Returns:
         `isError` from status 400 on. `_meta` holds the status, the request id and, where it says so, when to try again.
@@ -49,7 +54,7 @@ def reply_to_result(reply: Reply) -> CallToolResult:
         return CallToolResult(content=[_text(body)], is_error=True, _meta=meta)
     value = _json_object(reply, body)
     if value is not None:
-        return _structured(value, body, meta)
+        return _with_files(value, body, meta) if wrapped else _structured([_text(body)], value, meta)
     return CallToolResult(content=[_other(body, _essence(reply))] if body else [], _meta=meta)
 
 
@@ -59,11 +64,24 @@ def _json_object(reply: Reply, body: bytes) -> dict[str, Any] | None:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
+        value = _with_whole_characters(body)
     return value if isinstance(value, dict) else None
 
 
-def _structured(value: dict[str, Any], body: bytes, meta: dict[str, Any]) -> CallToolResult:
+def _with_whole_characters(body: bytes) -> Any:
+    """JSON with a mark for each half of a surrogate pair, which no result can hold; `None` for what is no JSON."""
+    try:
+        text = json.dumps(json.loads(body), allow_nan=False, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    return orjson.loads(_HALVES.sub("\N{REPLACEMENT CHARACTER}", text))
+
+
+def _structured(content: list[ContentBlock], value: dict[str, Any], meta: dict[str, Any]) -> CallToolResult:
+    return CallToolResult(content=content, structured_content=value, _meta=meta)
+
+
+def _with_files(value: dict[str, Any], body: bytes, meta: dict[str, Any]) -> CallToolResult:
     files = value.get(FILES_FIELD)
     content: list[ContentBlock] = []
     if isinstance(files, list):
@@ -71,8 +89,7 @@ def _structured(value: dict[str, Any], body: bytes, meta: dict[str, Any]) -> Cal
         value = {name: field for name, field in value.items() if name != FILES_FIELD}
         body = orjson.dumps(value)
         content = [_embedded(number, file) for number, file in enumerate(files, 1)]
-    content = [_text(body), *content, *(_link(link) for link in _links(value))]
-    return CallToolResult(content=content, structured_content=value, _meta=meta)
+    return _structured([_text(body), *content, *(_link(link) for link in _links(value))], value, meta)
 
 
 def _embedded(number: int, file: Mapping[str, Any]) -> EmbeddedResource:

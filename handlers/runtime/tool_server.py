@@ -9,13 +9,13 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from starlette.types import ASGIApp, Message
 
+from codegen.contract import JSON
 from codegen.tools import Tool
-from handlers.runtime.exceptions import InternalError, NotAcceptable
+from handlers.runtime.exceptions import InternalError, InvalidBody, NotAcceptable
 from handlers.runtime.local_calls import LocalCalls
 from handlers.runtime.matching import OperationIndex
 from handlers.runtime.messages import Header, Reply, Request
@@ -61,8 +61,7 @@ class ToolServer:
         self._calls = calls
         self._version = version
         self._max_body_bytes = max_body_bytes
-        self._starting = asyncio.Lock()
-        self._app: ASGIApp | None = None
+        self._starting: asyncio.Future[ASGIApp] | None = None
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._running: dict[_Call, _Exchange] = {}
@@ -78,10 +77,14 @@ class ToolServer:
             The SDK's reply; an event stream goes out as it comes, and closing it cancels the call.
 
         Raises:
+            InvalidBody: `id` is a number with a point (400).
             NotAcceptable: `Accept` leaves out JSON or event streams (406).
         """
-        app = await self._started()
         message = request.body
+        if isinstance(message.get("id"), float):
+            # 1.0 is an integer by JSON Schema, and by the SDK no id: it would take the message without an answer.
+            raise InvalidBody("`id` must be a string or an integer without a point.", param="id")
+        app = await self._started()
         if message.get("method") == "notifications/cancelled":
             self._cancel(request)
         exchange = _Exchange(app, request)
@@ -102,32 +105,29 @@ class ToolServer:
         """End what still runs."""
         if self._serving is not None:
             self._stop.set()
-            await self._serving
+            await asyncio.wait([self._serving])
 
     async def _started(self) -> ASGIApp:
-        if self._app is None:
-            async with self._starting:
-                if self._app is None:
-                    module = await asyncio.to_thread(import_module, _PROTOCOL)
-                    started: asyncio.Future[ASGIApp] = asyncio.get_running_loop().create_future()
-                    # The SDK's tasks must begin and end in one task, which is neither a request's nor the start's.
-                    self._serving = asyncio.create_task(self._serve(module, started))
-                    self._app = await started
-        return self._app
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_future()
+            # The SDK's tasks must begin and end in one task, which is neither a request's nor the start's.
+            self._serving = asyncio.create_task(self._serve(self._starting))
+        return await asyncio.shield(self._starting)  # who leaves meanwhile does not end the start of the others
 
-    async def _serve(self, module: ModuleType, started: asyncio.Future[ASGIApp]) -> None:
+    async def _serve(self, started: asyncio.Future[ASGIApp]) -> None:
         try:
+            module = await asyncio.to_thread(import_module, _PROTOCOL)
             protocol = module.ToolProtocol(
                 self.tools, self._index, self._calls, version=self._version, max_body_bytes=self._max_body_bytes
             )
             async with protocol.running() as app:
                 started.set_result(app)
                 await self._stop.wait()
-        except BaseException as error:
-            if not started.done():
-                started.set_exception(error)
-                return
-            raise
+        except Exception as error:
+            self._starting = None  # the next message tries again
+            if started.done():
+                raise
+            started.set_exception(error)
 
     def _cancel(self, request: Request) -> None:
         params = request.body.get("params") or {}
@@ -150,14 +150,13 @@ class _Exchange:
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue(1)
         self._received = False
         self._ended = False
+        self._complete = False
         self.task = asyncio.create_task(self._run(app))
 
     async def reply(self) -> Reply:
         start = await self._next()
         if start is None:
-            if self.task.done() and self.task.cancelled():
-                return _cancelled(self._request)
-            raise InternalError
+            return await self._nothing()
         status = start["status"]
         if status == 406:
             await self.close()
@@ -167,6 +166,8 @@ class _Exchange:
             headers.append((b"x-accel-buffering", b"no"))
             return Reply(status, headers, self._pieces(), self.close)
         body = b"".join([piece async for piece in self._pieces()])
+        if not self._complete:
+            return await self._nothing()
         return Reply(status, headers, body) if status != 202 else Reply(status, [])
 
     async def close(self) -> None:
@@ -185,7 +186,12 @@ class _Exchange:
             "raw_path": self._request.path.encode("ascii"),
             "query_string": b"",
             "root_path": "",
-            "headers": [header for header in self._request.headers if header[0] not in _CREDENTIALS],
+            "headers": [
+                # The relay has read the type, in whatever case it was written; the SDK knows the usual one alone.
+                (name, JSON.encode()) if name == b"content-type" else (name, value)
+                for name, value in self._request.headers
+                if name not in _CREDENTIALS
+            ],
             "client": None,
             "server": None,
             REQUEST: self._request,
@@ -213,14 +219,29 @@ class _Exchange:
             if message.get("body"):
                 yield message["body"]
             if not message.get("more_body", False):
+                self._complete = True
                 return
+        await self._end()
+
+    async def _nothing(self) -> Reply:
+        """What is answered when the SDK ends without an answer."""
+        await self._end()
+        if not self.task.cancelled():
+            raise InternalError
+        return _cancelled(self._request)
+
+    async def _end(self) -> None:
+        """Wait for the end; a defect is raised on, so that it is logged and breaks a reply off that has begun."""
+        await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.task.result()
 
 
 def _call_of(request: Request, message_id: Any) -> _Call | None:
     session = request.header(SESSION_HEADER)
     if session is None or len(session) > MAX_SESSION_ID_CHARACTERS or request.caller is None:
         return None
-    if not isinstance(message_id, (str, int)):
+    if not isinstance(message_id, (str, int)) or isinstance(message_id, bool):  # true would be 1
         return None
     return request.caller.key_id, session, message_id
 
