@@ -22,6 +22,7 @@ INSTALLED = "node_modules/.package-lock.json"
 # Notes pytest's calls and leaves a report of one passed test; says whether there is a server of PostgreSQL.
 PYTHON = """case "$*" in
   *find_programs*) [[ -e "$DOUBLES/has-postgres" ]] ;;
+  *find_nginx*) [[ -e "$DOUBLES/has-nginx" ]] ;;
   *"-m pytest"*)
     touch "$DOUBLES/pytest.ran"
     for word in "$@"; do
@@ -52,7 +53,8 @@ def equipped(bare: ScriptCheckout) -> ScriptCheckout:
     """A machine with everything but the clients from npm."""
     for name, body in (("node", "true"), ("npm", NPM), ("openssl", "true")):
         bare.double(name, body)
-    (bare.doubles / "has-postgres").touch()
+    for server in ("postgres", "nginx"):
+        (bare.doubles / f"has-{server}").touch()
     return bare
 
 
@@ -74,7 +76,7 @@ def test_what_is_missing_is_told_at_once_and_fails_the_part(bare: ScriptCheckout
     """Without a package manager every missing thing is named, no test runs, and the part counts as failed."""
     ended = run(bare, "integration")
     assert ended.returncode == 1
-    for needed in ("`openssl`", "PostgreSQL's server", "Node.js as `node` and `npm`"):
+    for needed in ("`openssl`", "PostgreSQL's server", "need nginx", "Node.js as `node` and `npm`"):
         assert needed in ended.stderr
     assert "integration  FAILED" in ended.stdout
     assert not pytest_ran(bare)
