@@ -374,12 +374,15 @@ async def test_work_that_outlives_the_relay_is_given_up(
     monkeypatch.setattr("handlers.runtime.idempotency.CLOSING_SECONDS", 0.01)
     idempotency = over(store, clock)
 
+    begun = asyncio.Event()
+
     async def forever() -> Reply:
+        begun.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     task = asyncio.create_task(idempotency.run(call(), forever))
-    await asyncio.sleep(0.01)
+    await begun.wait()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await idempotency.close()
     with pytest.raises(asyncio.CancelledError):
