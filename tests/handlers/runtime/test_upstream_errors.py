@@ -1,4 +1,5 @@
 import gzip
+import ssl
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -13,8 +14,10 @@ from handlers.runtime.exceptions import (
     PayloadTooLarge,
     RelayError,
     UpstreamErrorWithheld,
+    UpstreamNameUnresolved,
     UpstreamProtocolError,
     UpstreamTimeout,
+    UpstreamTlsFailed,
     UpstreamUnreachable,
 )
 from handlers.runtime.upstream import MAX_ERROR_BYTES
@@ -33,7 +36,9 @@ def caused(outer: Exception, inner: Exception) -> Exception:
 
 FAILURES = [
     (aiohttp.ClientConnectorError(SOMEWHERE, OSError(111, "refused")), UpstreamUnreachable),
-    (aiohttp.ClientConnectorDNSError(SOMEWHERE, OSError(-2, "unknown")), UpstreamUnreachable),
+    (aiohttp.ClientConnectorDNSError(SOMEWHERE, OSError(-2, "unknown")), UpstreamNameUnresolved),
+    (aiohttp.ClientConnectorSSLError(SOMEWHERE, ssl.SSLError("wrong version")), UpstreamTlsFailed),
+    (aiohttp.ClientConnectorCertificateError(SOMEWHERE, ssl.CertificateError("expired")), UpstreamTlsFailed),
     (aiohttp.ConnectionTimeoutError(), UpstreamTimeout),
     (aiohttp.SocketTimeoutError(), UpstreamTimeout),
     (TimeoutError(), UpstreamTimeout),
@@ -61,7 +66,7 @@ async def test_a_failed_connection_becomes_the_relays_own_error(
 
     transport.answer = fail
     with pytest.raises(expected):
-        await upstream().send("GET", "/v1/models", headers=[])
+        await upstream(RELAY_UPSTREAM_RETRIES=0).send("GET", "/v1/models", headers=[])
     transport.answer = lambda: httpx.Response(200, stream=Pieces(b"half", error=raised))
     reply = await upstream().send("GET", "/v1/models", headers=[])
     assert not isinstance(reply.body, bytes)
