@@ -2,39 +2,21 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, Final, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from handlers.runtime.connection import new_request_id
-from handlers.runtime.errors import error_to_reply
-from handlers.runtime.exceptions import MalformedRequest, StartupError
+from handlers.runtime.exceptions import StartupError
+from handlers.runtime.http_protocol import DEFAULT_CLIENT_LIMITS, ClientLimits, HttpProtocol
+from handlers.runtime.socket_protocol import DEFAULT_SOCKET_LIMITS, SocketLimits, SocketProtocol
 
 READY_POLL_SECONDS = 0.01
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with the relay's error body for what is not HTTP and so never reaches an app."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer 400 and close."""
-        reply = error_to_reply(MalformedRequest())
-        body = cast("bytes", reply.body)
-        request_id = new_request_id().encode()
-        headers = [
-            *reply.headers,
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-            (b"x-request-id", request_id),
-            (b"x-relay-request-id", request_id),
-        ]
-        lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(header) for header in headers), b"", body]
-        self.transport.write(b"\r\n".join(lines))
-        self.transport.close()
+TICKS_PER_CHECK: Final = 5  # of 0.1 s each: how often slow clients are looked for
 
 
 class Server(uvicorn.Server):
@@ -46,18 +28,34 @@ class Server(uvicorn.Server):
         port: 0 picks a free one; `url` tells which.
         shutdown_timeout_seconds: How long running requests may take after the end was asked for.
         signals: Whether SIGINT and SIGTERM end it; only one server of a process may take them.
+        sockets: What every WebSocket keeps to.
+        clients: What every client's connection keeps to.
+        on_drain: Called when the end begins.
     """
 
     def __init__(
-        self, app: Any, host: str, port: int, *, shutdown_timeout_seconds: int = 30, signals: bool = True
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        *,
+        shutdown_timeout_seconds: int = 30,
+        signals: bool = True,
+        sockets: SocketLimits = DEFAULT_SOCKET_LIMITS,
+        clients: ClientLimits = DEFAULT_CLIENT_LIMITS,
+        on_drain: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 host=host,
                 port=port,
-                http=HttpProtocol,
-                ws="none",
+                http=cast("type[HttpProtocol]", partial(HttpProtocol, limits=clients)),
+                ws=SocketProtocol,
+                ws_max_size=sockets.max_message_bytes,
+                ws_ping_interval=sockets.ping_interval_seconds,
+                ws_ping_timeout=sockets.ping_timeout_seconds,
+                ws_per_message_deflate=False,  # audio does not get smaller, and each socket would cost 100 KB more
                 lifespan="on",
                 access_log=False,  # the relay writes its own line
                 server_header=False,
@@ -70,6 +68,9 @@ class Server(uvicorn.Server):
         )
         self._sockets: list[socket.socket] = []
         self._signals = signals
+        self._clients = clients
+        self._on_drain = on_drain
+        self._beat: Callable[[], None] = lambda: None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -118,16 +119,18 @@ class Server(uvicorn.Server):
         name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{listener.getsockname()[1]}"
 
-    async def run_until_stopped(self) -> None:
+    async def run_until_stopped(self, beat: Callable[[], None] = lambda: None) -> None:
         """
         Serve until a signal or `stop`; the address must have been taken with `bind`.
+
+        Args:
+            beat: Called twice a second for as long as it serves.
 
         Raises:
             StartupError: The app failed to start.
         """
+        self._beat = beat
         await self.serve(sockets=self._sockets)
-        if not self.started:
-            raise StartupError("the server could not start; see the lines above.")
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -138,7 +141,6 @@ class Server(uvicorn.Server):
         try:
             if task.done():
                 await task
-                raise StartupError("the server could not start; see the lines above.")
             yield task
         finally:
             self.stop()
@@ -147,3 +149,70 @@ class Server(uvicorn.Server):
     def stop(self) -> None:
         """Ask for the end: no new requests, running ones are finished within the limit."""
         self.should_exit = True
+
+    def close_listeners(self) -> None:
+        """Give the address up in this process; a process that was forked from it may still listen."""
+        for listener in self._sockets:
+            listener.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Start the app and listen.
+
+        Raises:
+            StartupError: The app failed to start.
+        """
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's way to say so
+            raise StartupError("the server could not start; see the lines above.") from None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look for slow clients as well."""
+        if counter % TICKS_PER_CHECK == 0:
+            self._beat()
+            now = asyncio.get_running_loop().time()
+            for connection in tuple(self.server_state.connections):
+                if isinstance(connection, HttpProtocol):
+                    connection.check_progress(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening without losing a client that has just connected, finish what runs, and end the app."""
+        self._on_drain()
+        waiting = _accept_waiting(self._sockets)
+        for server in self.servers:
+            server.close()
+        self.close_listeners()
+        loop = asyncio.get_running_loop()
+        for client in waiting:
+            with contextlib.suppress(OSError):  # gone already
+                await loop.connect_accepted_socket(self._protocol, client)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return HttpProtocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            limits=self._clients,
+        )
+
+
+def allow_many_files() -> None:
+    """Let this process have as many open connections as it may; the usual soft limit of 1,024 is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not allow
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _accept_waiting(listeners: list[socket.socket]) -> list[socket.socket]:
+    """The connections that the kernel has made and nobody has taken yet; closing their listener would break them."""
+    waiting = []
+    for listener in listeners:
+        with contextlib.suppress(OSError):  # `BlockingIOError`: no more
+            while True:
+                client, _ = listener.accept()
+                client.setblocking(False)
+                waiting.append(client)
+    return waiting
