@@ -28,6 +28,7 @@ from handlers.simulated_upstream.multipart import RequestBody, add_field, read_b
 from handlers.simulated_upstream.ranges import PartOfContent, part_of
 from handlers.simulated_upstream.recorder import RecordedRequest, Recorder
 from handlers.simulated_upstream.shapes import required_fields
+from handlers.simulated_upstream.sockets import serve_socket
 
 MIRRORED = "x-policy-mirrored"  # on a tag object: its operations are upstream's, not the relay's own
 
@@ -70,11 +71,11 @@ class SimulatedUpstream:
         self._world.places.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection; sockets are refused."""
+        """Serve one ASGI connection; a socket wherever it is opened, for the contract of requests knows none."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
+            await serve_socket(scope, receive, send, self.recorder, self.faults)
         elif scope["path"].startswith(CONTROL_PREFIX):
             await answer_control(scope, receive, send, self.recorder, self.faults)
         else:

@@ -8,12 +8,13 @@ import base64
 import hashlib
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 MAX_REQUESTS = 10_000
 BODY_START_BYTES = 65_536
+MAX_TEXTS = 100
 
 
 @dataclass(slots=True)
@@ -82,12 +83,64 @@ class RecordedRequest:
         }
 
 
+@dataclass(slots=True)
+class RecordedSocket:
+    """
+    One socket: its handshake, what came over it, and how it ended.
+
+    Args:
+        request: The handshake, recorded among the requests as well.
+        sizes: Of the client's messages, in order: characters of a text, bytes of a binary one.
+        texts: The texts among them, while they are few.
+        sent: How many messages of a flood have been taken.
+        close_code: The one that came; 1006 when the client vanished, `None` while it is open or when it ended here.
+        ended_at: Monotonic seconds; `None` while it is open.
+    """
+
+    request: RecordedRequest
+    subprotocols: list[str]
+    sizes: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    sent: int = 0
+    close_code: int | None = None
+    close_reason: str = ""
+    ended_at: float | None = None
+
+    @property
+    def authorization(self) -> str | None:
+        """The `Authorization` header of the handshake."""
+        return self.request.header("authorization")
+
+    def add(self, message: str | bytes) -> None:
+        """Take note of the client's next message."""
+        self.sizes.append(len(message))
+        if isinstance(message, str) and len(self.texts) < MAX_TEXTS:
+            self.texts.append(message[:BODY_START_BYTES])
+
+    def end(self, code: int | None, reason: str) -> None:
+        """Take note of the end; the first word counts."""
+        if self.ended_at is None:
+            self.close_code, self.close_reason, self.ended_at = code, reason, time.monotonic()
+
+
 class Recorder:
-    """Keeps the last `MAX_REQUESTS` requests and counts all of them."""
+    """Keeps the last `MAX_REQUESTS` requests and counts all of them; sockets likewise, beside their handshakes."""
 
     def __init__(self) -> None:
         self._requests: deque[RecordedRequest] = deque(maxlen=MAX_REQUESTS)
+        self._sockets: deque[RecordedSocket] = deque(maxlen=MAX_REQUESTS)
         self._count = 0
+
+    @property
+    def sockets(self) -> list[RecordedSocket]:
+        """The kept sockets, oldest first, refused ones among them."""
+        return list(self._sockets)
+
+    def start_socket(self, request: RecordedRequest, subprotocols: Sequence[str]) -> RecordedSocket:
+        """Record a handshake whose request has been recorded."""
+        record = RecordedSocket(request, list(subprotocols))
+        self._sockets.append(record)
+        return record
 
     @property
     def requests(self) -> list[RecordedRequest]:
@@ -102,6 +155,7 @@ class Recorder:
     def clear(self) -> None:
         """Forget every request and count from zero."""
         self._requests.clear()
+        self._sockets.clear()
         self._count = 0
 
     def start(self, scope: Mapping[str, Any]) -> RecordedRequest:

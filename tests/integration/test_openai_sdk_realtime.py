@@ -1,10 +1,14 @@
+import base64
 from typing import Final
 
 import orjson
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
+from openai.types.realtime import RealtimeServerEvent
 
 from handlers.simulated_upstream import SimulatedUpstream
+from handlers.simulated_upstream.sockets import AUDIO_DELTA_BYTES, AUDIO_DELTAS
+from tests.support.servers import UPSTREAM_KEY, RelayProcess
 
 pytestmark = pytest.mark.integration
 
@@ -96,3 +100,51 @@ async def test_chatkit_threads_are_read_and_deleted(sdk: AsyncOpenAI) -> None:
     assert {item.thread_id for item in items} == {found.id}
     deleted = await threads.delete("cthr_another")
     assert (deleted.id, deleted.deleted) == ("cthr_another", True)
+
+
+class TestSockets:
+    async def test_the_async_client_speaks_and_listens(self, relay: RelayProcess, upstream: SimulatedUpstream) -> None:
+        """With `base_url` alone changed, `realtime.connect` configures a session, asks, and hears the whole answer."""
+        heard: list[RealtimeServerEvent] = []
+        async with (
+            AsyncOpenAI(base_url=relay.base_url, api_key=relay.key) as client,
+            client.realtime.connect(model=MODEL) as connection,
+        ):
+            await connection.session.update(session={"type": "realtime", "instructions": "Be brief."})
+            await connection.input_audio_buffer.append(audio=base64.b64encode(bytes(4_800)).decode())
+            await connection.response.create()
+            async for event in connection:
+                heard.append(event)
+                if event.type == "response.done":
+                    break
+        expect_answer(heard, upstream)
+
+    # The SDK's own way to connect, which its library wants written otherwise from 17.1 on.
+    @pytest.mark.filterwarnings(r"ignore:connect\(\) must be used as a context manager:DeprecationWarning")
+    def test_the_sync_client_speaks_and_listens(self, relay: RelayProcess, upstream: SimulatedUpstream) -> None:
+        """The same for the client of programs without an event loop."""
+        heard: list[RealtimeServerEvent] = []
+        with (
+            OpenAI(base_url=relay.base_url, api_key=relay.key) as client,
+            client.realtime.connect(model=MODEL) as connection,
+        ):
+            connection.session.update(session={"type": "realtime", "instructions": "Be brief."})
+            connection.input_audio_buffer.append(audio=base64.b64encode(bytes(4_800)).decode())
+            connection.response.create()
+            for event in connection:
+                heard.append(event)
+                if event.type == "response.done":
+                    break
+        expect_answer(heard, upstream)
+
+
+def expect_answer(heard: list[RealtimeServerEvent], upstream: SimulatedUpstream) -> None:
+    """A session under the relay's credentials, updated, with all audio of one answer in order."""
+    assert [event.type for event in heard[:3]] == ["session.created", "session.updated", "response.created"]
+    audio = [base64.b64decode(event.delta) for event in heard if event.type == "response.output_audio.delta"]
+    assert audio == [bytes([number]) * AUDIO_DELTA_BYTES for number in range(AUDIO_DELTAS)]
+    (record,) = upstream.recorder.sockets
+    assert record.authorization == f"Bearer {UPSTREAM_KEY}"
+    assert record.request.query == f"model={MODEL}"
+    sent = [orjson.loads(text)["type"] for text in record.texts]
+    assert sent == ["session.update", "input_audio_buffer.append", "response.create"]
