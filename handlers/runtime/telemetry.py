@@ -1,5 +1,6 @@
 """Sets logging up: one line per event on standard error, JSON or for a console."""
 
+import json
 import logging
 import sys
 
@@ -9,6 +10,7 @@ from handlers.runtime.settings import LogFormat
 
 # Never the values of variables: they hold keys and what clients sent.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+_ENCODER = json.JSONEncoder(default=repr)  # made once: `json.dumps` would make one for every line
 
 
 def configure_logging(log_format: LogFormat, level: int = logging.INFO) -> None:
@@ -24,7 +26,7 @@ def configure_logging(log_format: LogFormat, level: int = logging.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer(_as_json)]
         if log_format is LogFormat.JSON
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
@@ -45,3 +47,7 @@ def _drop_private(_logger: object, _name: str, event: structlog.typing.EventDict
     event.pop("_record", None)
     event.pop("_from_structlog", None)
     return event
+
+
+def _as_json(event: structlog.typing.EventDict, **_: object) -> str:
+    return _ENCODER.encode(event)
