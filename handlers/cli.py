@@ -33,6 +33,9 @@ app = typer.Typer(
 keys_app = typer.Typer(help="Keys in a key file (RELAY_KEY_FILE).", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
+networks_app = typer.Typer(help="Networks that a setting names by a word.", no_args_is_help=True)
+app.add_typer(networks_app, name="networks")
+
 KeyFile = Annotated[
     Path, typer.Option("--file", envvar="RELAY_KEY_FILE", help="The key file.", show_default=False, dir_okay=False)
 ]
@@ -41,17 +44,28 @@ KeyFile = Annotated[
 @app.command(
     help=f"Run the relay before the service at OPENAI_BASE_URL.\n\nSettings (environment):\n\n{_SETTINGS_HELP}"
 )
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes that share the address; instead of RELAY_WORKERS.")
+    ] = None,
+) -> None:
     """Run the relay."""
     gc.disable()  # nearly all that the start makes stays: to look through it for garbage takes a tenth of the time
     import uvloop
 
     from handlers.runtime.app import create_app, create_services
-    from handlers.runtime.server import Server
+    from handlers.runtime.http_protocol import ClientLimits
+    from handlers.runtime.server import Server, allow_many_files
+    from handlers.runtime.socket_protocol import SocketLimits
     from handlers.runtime.telemetry import configure_logging
     from handlers.summary import print_summary
 
-    settings = read_settings(os.environ)
+    chosen = {} if workers is None else {"RELAY_WORKERS": str(workers)}
+    settings = read_settings({**os.environ, **chosen})
+    if settings.RELAY_WORKERS > 1:
+        from handlers.runtime.supervisor import Supervisor, check_shared
+
+        check_shared(settings)
     configure_logging(settings.RELAY_LOG_FORMAT)
     services = create_services(settings)
     if not len(services.keys):
@@ -65,11 +79,26 @@ def serve() -> None:
         settings.RELAY_HOST,
         settings.RELAY_PORT,
         shutdown_timeout_seconds=settings.RELAY_SHUTDOWN_TIMEOUT_SECONDS,
+        sockets=SocketLimits.of(settings),
+        clients=ClientLimits.of(settings, services.counts.refuse_unread),
+        on_drain=services.admission.drain,
     )
     print_summary(_console, services, server.bind())
+    if services.metrics_port is not None:
+        _console.print(f"metrics      {services.metrics_port.bind()}")
     gc.freeze()  # so that no collection walks through it between requests either, for 30 ms each time
     gc.enable()
-    uvloop.run(server.run_until_stopped())
+    allow_many_files()
+    if settings.RELAY_WORKERS == 1:
+        uvloop.run(server.run_until_stopped())
+        return
+    Supervisor(
+        lambda beat: uvloop.run(server.run_until_stopped(beat)),
+        settings.RELAY_WORKERS,
+        server.close_listeners,
+        silence_seconds=settings.RELAY_WORKER_SILENCE_SECONDS,
+        shutdown_seconds=settings.RELAY_SHUTDOWN_TIMEOUT_SECONDS,
+    ).run()
 
 
 @app.command()
@@ -158,6 +187,28 @@ def keys_revoke(
     """Take a key out of the file; a running relay drops it at its next start."""
     remove_key(file, key_id)
     typer.echo(f"`{key_id}` is no longer in {file}.", err=True)
+
+
+@networks_app.command("refresh")
+def networks_refresh(
+    file: Annotated[
+        Path,
+        typer.Option(
+            "--file",
+            envvar="RELAY_CHATGPT_NETWORKS_FILE",
+            help="Where they are kept.",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ],
+    url: Annotated[
+        str | None, typer.Option(help="Where they are published, if not where OpenAI does.", show_default=False)
+    ] = None,
+) -> None:
+    """Fetch the networks that ChatGPT's requests come from; a running relay takes them up within a minute."""
+    from handlers.runtime.network_refresh import PUBLISHED_URL, refresh_networks
+
+    typer.echo(f"{refresh_networks(url or PUBLISHED_URL, file)} networks in {file}.", err=True)
 
 
 def main() -> None:

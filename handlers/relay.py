@@ -6,6 +6,7 @@ None of them asks the upstream.
 
 import re
 from functools import cache
+from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
 
@@ -15,21 +16,12 @@ import yaml
 
 from codegen.contract import ACTIONS, FULL
 from handlers.runtime.app import GENERATED
-from handlers.runtime.messages import Header, Reply, Request
+from handlers.runtime.messages import Reply, Request
+from handlers.runtime.page_headers import DOCS_POLICY, NO_SNIFFING, page_headers
 
 _PAGES = resources.files("handlers") / "pages"
 _SWAGGER_UI = Path(swagger_ui.__file__).parent / "static"
 _MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
-# Nothing from elsewhere. Swagger UI sets styles on elements and draws its icons from data URLs.
-_PAGE_HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-]
 
 
 async def retrieve_health(request: Request) -> Reply:
@@ -68,16 +60,20 @@ async def retrieve_liveness(_request: Request) -> Reply:
     return Reply.json({"status": "ok"})
 
 
-async def retrieve_readiness(_request: Request) -> Reply:
+async def retrieve_readiness(request: Request) -> Reply:
     """
-    Tell whether the relay can take requests: it can as soon as the contract is bound, which is before it listens.
+    Tell whether the relay can take requests, and what it knows about what it depends on.
 
     Returns:
-        `Probe`.
+        `Probe`, with the status 503 where requests should go elsewhere.
 
     Source: operation `retrieveReadiness`.
     """
-    return Reply.json({"status": "ok"})
+    readiness = request.services.readiness
+    readiness.look()
+    ready = readiness.ready()
+    probe = {"status": "ok" if ready else "unavailable", "checks": readiness.checks()}
+    return Reply.json(probe, status=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def retrieve_contract(request: Request) -> Reply:
@@ -116,7 +112,7 @@ async def retrieve_actions_contract_as_yaml(request: Request) -> Reply:
     return Reply(200, [(b"content-type", b"application/yaml")], write_yaml(request.services.published[ACTIONS]))
 
 
-async def retrieve_docs(_request: Request) -> Reply:
+async def retrieve_docs(request: Request) -> Reply:
     """
     Answer the page that shows both documents.
 
@@ -126,7 +122,7 @@ async def retrieve_docs(_request: Request) -> Reply:
     Source: operation `retrieveDocs`.
     """
     reply = Reply.text((_PAGES / "docs.html").read_text(encoding="utf-8"), media_type="text/html")
-    reply.headers += _PAGE_HEADERS
+    reply.headers += page_headers(DOCS_POLICY, request.services.settings.RELAY_PUBLIC_URL)
     return reply
 
 
@@ -145,11 +141,11 @@ async def retrieve_docs_asset(request: Request) -> Reply:
     name = request.path_params["asset"]
     folder = _SWAGGER_UI if name.startswith("swagger-ui") else _PAGES
     reply = Reply.text((folder / name).read_text(encoding="utf-8"), media_type=_MEDIA_TYPES[Path(name).suffix])
-    reply.headers += [(b"cache-control", b"max-age=3600"), (b"x-content-type-options", b"nosniff")]
+    reply.headers += [(b"cache-control", b"max-age=3600"), NO_SNIFFING]
     return reply
 
 
-async def retrieve_policy(_request: Request) -> Reply:
+async def retrieve_policy(request: Request) -> Reply:
     """
     Answer the page with the decision about every published operation.
 
@@ -158,26 +154,21 @@ async def retrieve_policy(_request: Request) -> Reply:
 
     Source: operation `retrievePolicy`.
     """
-    page, headers = read_policy_page()
+    page, policy = read_policy_page()
     reply = Reply.text(page, media_type="text/html")
-    reply.headers += headers
+    reply.headers += page_headers(policy, request.services.settings.RELAY_PUBLIC_URL)
     return reply
 
 
 @cache
-def read_policy_page() -> tuple[str, list[Header]]:
-    """The page with its headers, read once."""
+def read_policy_page() -> tuple[str, str]:
+    """The page with its Content-Security-Policy, read once."""
     page = (GENERATED / "policy.html").read_text(encoding="utf-8")
     # The page names the hashes of its own script and style, as written by hand; who may frame it only a header can say.
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
     if not policy:
         raise ValueError("policy.html must name its Content-Security-Policy; run `contract render`")
-    headers = [
-        (b"content-security-policy", f"{policy[1]}; frame-ancestors 'none'".encode()),
-        (b"referrer-policy", b"no-referrer"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    return page, headers
+    return page, f"{policy[1]}; frame-ancestors 'none'"
 
 
 @cache

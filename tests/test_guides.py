@@ -21,6 +21,7 @@ from handlers.cli import app
 from handlers.mcp_link import KEY_VARIABLE, URL_VARIABLE
 from handlers.runtime.app import GENERATED
 from handlers.runtime.budget import DEADLINE_SECONDS, MAX_REPLY_CHARACTERS
+from handlers.runtime.counts import CLIENT_GONE
 from handlers.runtime.errors import ERROR_TABLE
 from handlers.runtime.idempotency import KEEP_SECONDS
 from handlers.runtime.settings import Settings
@@ -36,6 +37,8 @@ FULL_CONTRACT = load_contract(GENERATED, FULL)
 OPERATIONS = {operation.id for operation in ACTIONS_CONTRACT}
 CODE_ROW = re.compile(r"^\| `([a-z_]+)` \| (\d{3}) \| (.+) \|$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+# Names in the first column of a guide's tables; a test of their own holds each table against what it lists.
+LISTED = {name for guide in GUIDES.values() for name in re.findall(r"^\| `([a-z_]+)` \|", guide, re.MULTILINE)}
 CAMEL = re.compile(r"`([a-z]+(?:[A-Z][a-z]*)+)`")
 SNAKE = re.compile(r"`([a-z]+(?:_[a-z0-9]+)+)`")
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -103,7 +106,8 @@ def broken_links(name: str, text: str) -> Iterator[str]:
 def unknown_names(text: str, further: Set[str] = frozenset()) -> set[str]:
     """Names in backticks that neither the Actions document nor the relay knows, nor whatever else is known."""
     document: Mapping[str, Any] = ACTIONS_CONTRACT.document
-    known = OPERATIONS | set(properties(document)) | set(values_of(document)) | relay_codes() | further
+    known = OPERATIONS | set(properties(document)) | set(values_of(document)) | relay_codes() | LISTED | {CLIENT_GONE}
+    known |= further
     return {name for pattern in (CAMEL, SNAKE) for name in pattern.findall(text)} - known
 
 

@@ -21,18 +21,27 @@ from codegen.publication import document_at, published_document
 from codegen.tools import build_tools
 from handlers.runtime.access import load_key_ring
 from handlers.runtime.access_tokens import load_access_tokens
+from handlers.runtime.addresses import load_address_rules
+from handlers.runtime.admission import Admission
 from handlers.runtime.artifacts import ArtifactStore
 from handlers.runtime.binding import BindingSpecification, FunctionResolver, binding_view
+from handlers.runtime.cors import load_cors
+from handlers.runtime.counts import Counts
 from handlers.runtime.edge import Edge
 from handlers.runtime.exceptions import InvalidSettings
 from handlers.runtime.idempotency import Idempotency, open_sql_store
 from handlers.runtime.local_calls import LocalCalls
 from handlers.runtime.matching import OperationIndex
+from handlers.runtime.metrics import Metrics
+from handlers.runtime.metrics_port import MetricsPort
+from handlers.runtime.observability import load_tracing, observed
 from handlers.runtime.pipeline import BoundOperations, ContractRouter
+from handlers.runtime.readiness import Readiness
 from handlers.runtime.remote_files import RemoteFiles
 from handlers.runtime.routes import build_routes
 from handlers.runtime.services import Services
 from handlers.runtime.settings import Settings
+from handlers.runtime.sockets import SocketRelay
 from handlers.runtime.tool_server import ToolServer
 from handlers.runtime.upstream import Upstream
 
@@ -56,7 +65,12 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
     routes = build_routes(full)
     index = OperationIndex((route.operation, route) for route in routes.values())
     local_calls = LocalCalls()
-    return Services(
+    admission = Admission(settings.RELAY_MAX_CONCURRENT_REQUESTS, settings.RELAY_MAX_CONCURRENT_REQUESTS_PER_KEY)
+    upstream = Upstream(settings)
+    metrics = Metrics(shared=settings.RELAY_WORKERS > 1)
+    idempotency = Idempotency(partial(open_sql_store, settings.RELAY_STORE_URL.get_secret_value()))
+    stored = "RELAY_STORE_URL" in settings.model_fields_set
+    services = Services(
         settings=settings,
         contract=full,
         routes=routes,
@@ -71,10 +85,11 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
         },
         keys=load_key_ring(settings),
         tokens=load_access_tokens(settings, full),
-        upstream=Upstream(settings),
+        addresses=load_address_rules(settings),
+        upstream=upstream,
         remote_files=_remote_files(settings),
         artifacts=_artifacts(settings, full),
-        idempotency=Idempotency(partial(open_sql_store, settings.RELAY_STORE_URL.get_secret_value())),
+        idempotency=idempotency,
         local_calls=local_calls,
         origins=_origins(settings),
         tools=ToolServer(
@@ -84,7 +99,21 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
             version=full.version,
             max_body_bytes=settings.RELAY_MAX_JSON_BYTES,
         ),
+        admission=admission,
+        counts=Counts(),
+        metrics=metrics,
+        metrics_port=(
+            MetricsPort(metrics, settings.RELAY_METRICS_HOST, settings.RELAY_METRICS_PORT)
+            if settings.RELAY_METRICS_PORT
+            else None
+        ),
+        readiness=Readiness(
+            admission, upstream.circuit, idempotency.check if stored else None, settings.OPENAI_BASE_URL
+        ),
+        tracing=load_tracing(settings) if settings.RELAY_OTEL else None,
     )
+    services.metrics.read(services)
+    return services
 
 
 def create_app(services: Services) -> AsyncApp:
@@ -101,7 +130,8 @@ def create_app(services: Services) -> AsyncApp:
             try:
                 if "RELAY_STORE_URL" in services.settings.model_fields_set:
                     await services.idempotency.open()  # a mistake shows now; the one in memory may wait for its use
-                yield
+                async with observed(services):
+                    yield
             finally:
                 await services.tools.close()
                 await services.idempotency.close()
@@ -110,8 +140,13 @@ def create_app(services: Services) -> AsyncApp:
         __name__,
         lifespan=lifespan,
         middlewares=[
-            Edge,
-            partial(ContractRouter, index=services.index),
+            partial(Edge, counts=services.counts, tracing=services.tracing),
+            partial(
+                ContractRouter,
+                index=services.index,
+                sockets=SocketRelay(services),
+                cors=load_cors(services.settings, services.contract),
+            ),
             partial(BoundOperations, services=services),
             LifespanMiddleware,
         ],

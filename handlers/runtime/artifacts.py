@@ -134,6 +134,11 @@ class ArtifactStore:
         self._sweeper: asyncio.Task[None] | None = None
         self._discards: set[asyncio.Task[None]] = set()
 
+    @property
+    def used_bytes(self) -> int:
+        """What files take, as far as this process knows."""
+        return self._room.used_bytes
+
     async def __aenter__(self) -> Self:
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
         return self
@@ -343,6 +348,10 @@ class _Room:
         self._limit_bytes = limit_bytes
         self._sizes: dict[str, int] = {}
         self._total_bytes = 0
+
+    @property
+    def used_bytes(self) -> int:
+        return self._total_bytes
 
     def take(self, key: str, size: int) -> bool:
         """Count some more for a key, unless that exceeds the limit."""

@@ -9,8 +9,15 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
+from handlers.runtime.counts import OperationCounts
 from handlers.runtime.exceptions import PayloadTooLarge
 from handlers.runtime.messages import Header, Reply
+from handlers.runtime.observation import Observation
+from handlers.runtime.page_headers import UNLESS_SAID
+from handlers.runtime.stream_comments import StreamComments, is_event_stream
+
+# Proxies between the relay and its client would hold events back, or keep them.
+_UNBUFFERED: list[Header] = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,9 +42,12 @@ class Connection:
         send: ASGI's.
         method: `HEAD` replies are sent without their body.
         request_id: The relay's id; every reply carries it.
+        observation: What is noticed about the request.
     """
 
-    def __init__(self, receive: Receive, send: Send, method: str, request_id: str) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, method: str, request_id: str, observation: Observation | None = None
+    ) -> None:
         self._receive = receive
         self._send = send
         self._method = method
@@ -46,9 +56,13 @@ class Connection:
         self._watcher: asyncio.Task[None] | None = None
         self._finishing = False  # the server reports "disconnect" after a complete reply as well
         self.gone = False
+        self.keep_alive_seconds = 0.0  # of silence, after which an event stream gets a comment; 0 is none
         self.reply_started = False
         self.status = 0
+        self.bytes_in = 0
         self.bytes_out = 0
+        self.event_stream = False
+        self.observation = Observation(OperationCounts("", "")) if observation is None else observation
         self.extra_headers: list[Header] = []
         self.log: dict[str, object] = {}
 
@@ -116,11 +130,17 @@ class Connection:
             await self._start(reply.status, headers)
             await self._finish(b"" if head else reply.body)
             return
+        events = is_event_stream(reply)
+        if events:
+            self.event_stream = True
+            headers = [*headers, *(header for header in _UNBUFFERED if all(header[0] != name for name, _ in headers))]
         await self._start(reply.status, headers)
         if not head:
-            async for piece in reply.body:
-                self.bytes_out += len(piece)
-                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            if events and self.keep_alive_seconds:
+                await StreamComments(self._send_piece, self.keep_alive_seconds).pass_on(reply.body)
+            else:
+                async for piece in reply.body:
+                    await self._send_piece(piece)
         await self._finish(b"")
 
     async def _start(self, status: int, headers: list[Header]) -> None:
@@ -128,9 +148,15 @@ class Connection:
         self.status = status
         request_id = self.request_id.encode()
         headers = [*headers, *self.extra_headers, (b"x-relay-request-id", request_id)]
-        if all(name != b"x-request-id" for name, _ in headers):  # upstream's own id is kept for its support
+        said = {name for name, _ in headers}
+        if b"x-request-id" not in said:  # upstream's own id is kept for its support
             headers.append((b"x-request-id", request_id))
+        headers += [header for header in UNLESS_SAID if header[0] not in said]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _send_piece(self, piece: bytes) -> None:
+        self.bytes_out += len(piece)
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def _finish(self, piece: bytes) -> None:
         self._finishing = True
@@ -142,6 +168,7 @@ class Connection:
         if message["type"] == "http.disconnect":
             self._leave()
             raise ClientGone
+        self.bytes_in += len(message.get("body", b""))
         return message
 
     async def _watch(self) -> None:

@@ -46,6 +46,12 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
         "The relay key is not valid; ask the relay's operator for another.",
         _CHALLENGE,
     ),
+    exc.AddressNotAllowed: ErrorRule(
+        403,
+        "relay_auth_error",
+        "address_not_allowed",
+        "Requests from this network are not taken here; ask the relay's operator.",
+    ),
     exc.InvalidToken: ErrorRule(
         401,
         "relay_auth_error",
@@ -108,6 +114,20 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
         400, "relay_contract_error", "idempotency_key_reused", "`idempotency_key` must be new for every other call."
     ),
     exc.PayloadTooLarge: ErrorRule(413, "relay_contract_error", "body_too_large", "The body exceeds the limit."),
+    exc.UriTooLong: ErrorRule(414, "relay_contract_error", "uri_too_long", "The request target must be shorter."),
+    exc.HeadersTooLarge: ErrorRule(
+        431, "relay_contract_error", "headers_too_large", "The header section must be smaller."
+    ),
+    exc.RequestTimeout: ErrorRule(
+        408, "relay_contract_error", "request_timeout", "The request did not arrive in time; send it again, faster."
+    ),
+    exc.UpgradeRequired: ErrorRule(
+        426,
+        "relay_contract_error",
+        "upgrade_required",
+        "This is a WebSocket: connect with a WebSocket client.",
+        (("Upgrade", "websocket"),),
+    ),
     exc.FileRefused: ErrorRule(
         400, "relay_contract_error", "file_refused", "The file must be one of this conversation, named by its link."
     ),
@@ -133,6 +153,34 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     exc.UnsupportedExpectation: ErrorRule(
         417, "relay_contract_error", "unsupported_expectation", "`Expect` must be `100-continue` or absent."
     ),
+    exc.Overloaded: ErrorRule(
+        503,
+        "relay_limit_error",
+        "overloaded",
+        "The relay runs as many requests as it may; try again shortly.",
+        (("Retry-After", "1"),),
+    ),
+    exc.KeyConcurrencyExceeded: ErrorRule(
+        429,
+        "relay_limit_error",
+        "key_concurrency_exceeded",
+        "This key runs as many requests as it may; wait until one of them ends.",
+        (("Retry-After", "1"),),
+    ),
+    exc.SocketLimitReached: ErrorRule(
+        429,
+        "relay_limit_error",
+        "socket_limit_reached",
+        "This key has as many sockets as it may; close one first.",
+        (("Retry-After", "1"),),
+    ),
+    exc.UpstreamQueueFull: ErrorRule(
+        503,
+        "relay_limit_error",
+        "upstream_queue_full",
+        "Too many requests wait for the upstream; try again shortly.",
+        (("Retry-After", "1"),),
+    ),
     exc.ArtifactStoreFull: ErrorRule(
         503,
         "relay_limit_error",
@@ -156,6 +204,22 @@ ERROR_TABLE: dict[type[exc.RelayError], ErrorRule] = {
     ),
     exc.UpstreamUnreachable: ErrorRule(
         502, "relay_upstream_error", "upstream_unreachable", "The upstream could not be reached; try again later."
+    ),
+    exc.UpstreamNameUnresolved: ErrorRule(
+        502, "relay_upstream_error", "upstream_name_unresolved", "The upstream's name has no address; try again later."
+    ),
+    exc.UpstreamTlsFailed: ErrorRule(
+        502,
+        "relay_upstream_error",
+        "upstream_tls_failed",
+        "No TLS connection to the upstream can be trusted; its operator should look.",
+    ),
+    exc.UpstreamCircuitOpen: ErrorRule(
+        503,
+        "relay_upstream_error",
+        "upstream_circuit_open",
+        "The upstream failed too often just now; try again shortly.",
+        (("Retry-After", "1"),),
     ),
     exc.UpstreamProtocolError: ErrorRule(
         502, "relay_upstream_error", "upstream_protocol_error", "The upstream broke off its answer; try again later."

@@ -5,6 +5,7 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     ├── AuthError
     │   ├── MissingKey              no credentials came along
     │   ├── InvalidKey              unknown or expired
+    │   ├── AddressNotAllowed       from a network that may not come here
     │   ├── InvalidToken            an access token that opens nothing here
     │   └── InsufficientScope       a good key, for something else
     ├── PolicyError
@@ -25,6 +26,10 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     │   ├── InvalidBody             JSON, but against the schema
     │   ├── IdempotencyKeyReused    the key came before, with another body
     │   ├── PayloadTooLarge
+    │   ├── UriTooLong
+    │   ├── HeadersTooLarge
+    │   ├── RequestTimeout          it did not arrive in time
+    │   ├── UpgradeRequired         a socket, asked for without its handshake
     │   ├── FileRefused             a file's link or type that is not allowed
     │   ├── FileTooLarge            a referenced file
     │   ├── NotText                 a file that has no text to read
@@ -33,12 +38,19 @@ Everything that can go wrong, as exceptions. What each becomes on the wire stand
     │   ├── UnsupportedMediaType
     │   └── UnsupportedExpectation
     ├── LimitError
+    │   ├── Overloaded              too much runs already
+    │   ├── KeyConcurrencyExceeded  too much runs for this key
+    │   ├── SocketLimitReached      too many sockets of this key
+    │   ├── UpstreamQueueFull       too much waits for the upstream
     │   ├── ArtifactStoreFull       no room for another file
     │   ├── IdempotencyInProgress   the first call with this key is still running
     │   ├── TokenIssuerUnavailable  nobody can say whether an access token is good
     │   └── StoreUnavailable        nobody can say whether a call was done before
     ├── UpstreamError
     │   ├── UpstreamUnreachable     no connection
+    │   ├── UpstreamNameUnresolved  no address for its name
+    │   ├── UpstreamTlsFailed       no trust in its certificate, or no TLS at all
+    │   ├── UpstreamCircuitOpen     it failed too often just now; nobody asks it for a while
     │   ├── UpstreamProtocolError   it answered something that is not HTTP
     │   ├── UpstreamErrorWithheld   its error repeats our credentials, or may do so
     │   ├── FileUnreachable         a referenced file's own host
@@ -82,6 +94,10 @@ class MissingKey(AuthError):
 
 class InvalidKey(AuthError):
     """The key is unknown or has expired."""
+
+
+class AddressNotAllowed(AuthError):
+    """The client's address is in no network that may use this surface."""
 
 
 class InvalidToken(AuthError):
@@ -164,6 +180,22 @@ class PayloadTooLarge(ContractViolation):
     """The body exceeds the limit."""
 
 
+class UriTooLong(ContractViolation):
+    """The request target exceeds the limit."""
+
+
+class HeadersTooLarge(ContractViolation):
+    """The header section exceeds the limit."""
+
+
+class RequestTimeout(ContractViolation):
+    """The request did not arrive in time."""
+
+
+class UpgradeRequired(ContractViolation):
+    """The operation is a socket, and the request is no handshake for one."""
+
+
 class FileRefused(ContractViolation):
     """The relay does not fetch this file."""
 
@@ -196,6 +228,22 @@ class LimitError(RelayError):
     """The relay has no room for this now."""
 
 
+class Overloaded(LimitError):
+    """The relay runs as many requests as it may."""
+
+
+class KeyConcurrencyExceeded(LimitError):
+    """The key runs as many requests as it may."""
+
+
+class SocketLimitReached(LimitError):
+    """The key has as many sockets as it may."""
+
+
+class UpstreamQueueFull(LimitError):
+    """As many requests wait for a connection to the upstream as may."""
+
+
 class ArtifactStoreFull(LimitError):
     """There is no room for another file."""
 
@@ -218,6 +266,18 @@ class UpstreamError(RelayError):
 
 class UpstreamUnreachable(UpstreamError):
     """No connection to the upstream."""
+
+
+class UpstreamNameUnresolved(UpstreamError):
+    """The upstream's name has no address."""
+
+
+class UpstreamTlsFailed(UpstreamError):
+    """The upstream's certificate is not trusted, or it speaks no TLS."""
+
+
+class UpstreamCircuitOpen(UpstreamError):
+    """The upstream failed too often just now."""
 
 
 class UpstreamProtocolError(UpstreamError):

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from handlers.runtime.messages import Header
 
-# Client to upstream. `content-length` only travels with streamed bodies; JSON lengths are computed anew.
+# Client to upstream. `content-length` only travels with streamed bodies; JSON lengths are computed anew. `traceparent`
+# goes out with RELAY_OTEL only and is the relay's own: a client's trace is none of the upstream's business.
 REQUEST_HEADERS = frozenset(
     {
         b"accept",

@@ -147,6 +147,16 @@ class Idempotency:
         """
         await self._opened()
 
+    async def check(self) -> None:
+        """
+        Ask the store for something that changes nothing.
+
+        Raises:
+            StoreUnavailable: It cannot be used (503).
+            StartupError: It could not be opened.
+        """
+        await (await self._opened()).remove_expired(0.0)
+
     async def close(self) -> None:
         """Give running work a moment, finish what is being written and close the store."""
         if self._tasks:

@@ -17,8 +17,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from codegen.contract import JSON, METHODS
 from handlers.runtime.access import Caller, authorise, authorise_streaming, bearer_token
+from handlers.runtime.addresses import narrow
+from handlers.runtime.admission import PROBES, SURPLUS, Admitted
 from handlers.runtime.budget import MAX_REPLY_CHARACTERS, deadline, fit_reply, for_assistant, way_out
 from handlers.runtime.connection import Connection
+from handlers.runtime.cors import Cors
 from handlers.runtime.exceptions import (
     AuthError,
     InvalidKey,
@@ -47,9 +50,11 @@ class ContractRouter(SpecMiddleware):
     Takes the place of Connexion's routing middleware, which tries one pattern after the other.
     """
 
-    def __init__(self, app: ASGIApp, index: OperationIndex[Route]) -> None:
+    def __init__(self, app: ASGIApp, index: OperationIndex[Route], sockets: ASGIApp, cors: Cors | None = None) -> None:
         self.app = app
         self._index = index
+        self._sockets = sockets
+        self._cors = cors
         self._base_path = ""
 
     def add_api(self, specification: Specification, *, base_path: str | None = None, **_: Any) -> None:
@@ -65,9 +70,11 @@ class ContractRouter(SpecMiddleware):
             MethodNotAllowed: The path has other methods; they stand in `Allow` (405).
         """
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await (self._sockets if scope["type"] == "websocket" else self.app)(scope, receive, send)
             return
         match = self._index.match(scope["raw_path"].decode("latin-1"))
+        if self._cors is not None:
+            scope[CONNECTION].extra_headers += self._cors.reply_headers(scope["headers"], match)
         if match is None:
             raise UnknownOperation
         method = scope["method"]
@@ -77,7 +84,10 @@ class ContractRouter(SpecMiddleware):
             if method != "OPTIONS":
                 raise MethodNotAllowed(headers=[allow])
             connection: Connection = scope[CONNECTION]
-            await connection.send(Reply(204, [(b"allow", allow[1].encode())]))
+            headers = [(b"allow", allow[1].encode())]
+            if self._cors is not None:
+                headers += self._cors.preflight_headers(scope["headers"], match, _allowed(match))
+            await connection.send(Reply(204, headers))
             return
         scope[MATCH] = match
         scope.setdefault("extensions", {})[ROUTING_CONTEXT] = {
@@ -104,6 +114,14 @@ class BoundOperation:
 
         self._way_out = way_out(route.operation)
         self._takes_key = takes_key(route.operation, services.contract.document)
+        self._counts = services.counts.of(route.operation.id, route.operation.bucket.value)
+        self._admission = None if route.operation.id in PROBES else services.admission
+        # Tools tell of their progress by themselves.
+        self._keep_alive_seconds = (
+            services.settings.RELAY_SSE_KEEPALIVE_SECONDS
+            if route.operation.streaming and route.operation.carries is None
+            else 0
+        )
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """
@@ -113,12 +131,18 @@ class BoundOperation:
             RelayError: The first of these that fails.
         """
         connection: Connection = scope[CONNECTION]
-        connection.extra_headers = [*self._route.lifecycle_headers]
-        connection.log["operation"] = self._route.operation.id
+        connection.extra_headers += self._route.lifecycle_headers
+        connection.log["operation"] = self._counts.operation
+        connection.log["bucket"] = self._counts.bucket
+        connection.observation.counts = self._counts
+        admitted: Admitted | None = None
+        if self._admission is not None and INSIDE not in scope:
+            admitted = self._admission.enter(surplus=SURPLUS in scope)
+            connection.keep_alive_seconds = self._keep_alive_seconds
         try:
             async with asyncio.timeout(self._total_timeout_seconds):
                 began = asyncio.get_running_loop().time()
-                reply = await self._answer(await self._admit(scope, connection), began)
+                reply = await self._answer(await self._admit(scope, connection, admitted), began)
                 try:
                     await connection.send(reply)
                 finally:
@@ -126,6 +150,9 @@ class BoundOperation:
                         await reply.close()
         except TimeoutError:
             raise UpstreamTimeout from None
+        finally:
+            if admitted is not None:
+                admitted.leave()
 
     async def _answer(self, request: Request, began: float) -> Reply:
         """The function's reply: within the budget of an assistant, and once where the caller asks for that."""
@@ -149,7 +176,7 @@ class BoundOperation:
         except UpstreamRefusal as refusal:
             return refusal.reply
 
-    async def _admit(self, scope: Scope, connection: Connection) -> Request:
+    async def _admit(self, scope: Scope, connection: Connection, admitted: Admitted | None) -> Request:
         operation = self._route.operation
         validator = self._route.validator
         match: Match[Route] = scope[MATCH]
@@ -159,7 +186,9 @@ class BoundOperation:
             connection.log["within"] = inside.request_id
         caller = None
         if operation.scopes:
-            caller = await self._authorised(headers, inside, connection)
+            caller = await self._authorised(scope, inside, connection)
+            if admitted is not None:
+                admitted.count_for(caller.key_id)
         validator.check_path(match.path_params)
         query = validator.check_query(scope["query_string"])
         request = Request(
@@ -191,9 +220,13 @@ class BoundOperation:
             authorise_streaming(operation, caller, wanted=wanted)
         return request
 
-    async def _authorised(self, headers: list[Header], inside: Inside | None, connection: Connection) -> Caller:
+    async def _authorised(self, scope: Scope, inside: Inside | None, connection: Connection) -> Caller:
         """Who calls, if they may; where access tokens are taken, a refusal says who issues them."""
         operation = self._route.operation
+        headers: list[Header] = scope["headers"]
+        # A call from inside brings a caller who has been narrowed to what the address of the outer request opens.
+        rules = self._services.addresses if inside is None else None
+        opened = rules.check_address(scope, operation) if rules is not None else None
         tokens = self._services.tokens if operation.token_scopes else None
         try:
             caller = inside.caller if inside is not None else None
@@ -210,7 +243,7 @@ class BoundOperation:
             if tokens is None:
                 raise
             raise type(error)(error.message, headers=[("WWW-Authenticate", tokens.challenge(error))]) from None
-        return caller
+        return caller if opened is None else narrow(caller, opened, operation)
 
 
 class BoundAPI(RoutedAPI[BoundOperation]):

@@ -174,7 +174,7 @@ class HostRules:
         inside = _embedded(address)
         if any(one in network for one in (address, *inside) for network in _NEVER):
             return False
-        return self._in_private_network(address) or _public(address)
+        return self._in_private_network(address) or is_public(address)
 
 
 def refusal(message: str) -> FileRefused:
@@ -188,12 +188,13 @@ async def look_up(host: str, port: int) -> list[str]:
     return [str(entry[4][0]) for entry in found]
 
 
-def _public(address: Address) -> bool:
+def is_public(address: Address) -> bool:
+    """Whether an address belongs to the public internet, wherever it is written inside another one."""
     if isinstance(address, IPv6Address) and address in _NAT64:
-        return all(_public(one) for one in _embedded(address))
+        return all(is_public(one) for one in _embedded(address))
     if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
         return False
-    if any(not _public(one) for one in _embedded(address)):
+    if any(not is_public(one) for one in _embedded(address)):
         return False
     return address.is_global and not any(address in network for network in _NOT_PUBLIC)
 

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from codegen.contract import Contract
 from handlers.runtime.access import KeyRing
 from handlers.runtime.access_tokens import AccessTokens
+from handlers.runtime.addresses import AddressRules
+from handlers.runtime.admission import Admission
 from handlers.runtime.artifacts import ArtifactStore
+from handlers.runtime.counts import Counts
 from handlers.runtime.idempotency import Idempotency
 from handlers.runtime.local_calls import LocalCalls
 from handlers.runtime.matching import OperationIndex
+from handlers.runtime.metrics import Metrics
+from handlers.runtime.metrics_port import MetricsPort
+from handlers.runtime.observation import Tracing
+from handlers.runtime.readiness import Readiness
 from handlers.runtime.remote_files import RemoteFiles
 from handlers.runtime.routes import Route
 from handlers.runtime.settings import Settings
@@ -28,12 +35,19 @@ class Services:
         index: Paths to the same routes, by method.
         published: The documents that `/openapi.json` and `/openapi.actions.json` answer, encoded.
         tokens: Judges access tokens; `None` where no issuer is configured.
+        addresses: From where which scope may be used; `None` where every one may be from everywhere.
         remote_files: Fetches the files that an assistant names by link.
         artifacts: Keeps the files that an assistant is given a link to.
         idempotency: Runs calls with an `idempotency_key` once.
         origins: Of the pages that may ask for tools, as `Origin` names them.
         local_calls: Calls operations of this relay from inside.
         tools: Offers the operations of the Actions document as tools.
+        admission: Counts and limits what runs.
+        counts: What this worker has counted.
+        metrics: The same of all workers together.
+        metrics_port: Where they are served without a key; `None` unless a port is set.
+        readiness: Whether requests can be taken.
+        tracing: OpenTelemetry; `None` unless it is on.
     """
 
     settings: Settings
@@ -43,6 +57,7 @@ class Services:
     published: dict[str, bytes]
     keys: KeyRing
     tokens: AccessTokens | None
+    addresses: AddressRules | None
     upstream: Upstream
     remote_files: RemoteFiles
     artifacts: ArtifactStore
@@ -50,3 +65,9 @@ class Services:
     origins: frozenset[bytes]
     local_calls: LocalCalls
     tools: ToolServer
+    admission: Admission
+    counts: Counts
+    metrics: Metrics
+    metrics_port: MetricsPort | None
+    readiness: Readiness
+    tracing: Tracing | None

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_core import PydanticCustomError
 
 from handlers.runtime.exceptions import InvalidSettings
+from handlers.runtime.networks import listed_networks
 from handlers.runtime.remote_hosts import DEFAULT_HOSTS
 
 MIN_BOOTSTRAP_KEY_CHARACTERS = 24
@@ -59,12 +60,78 @@ class Settings(BaseModel):
     RELAY_TOTAL_TIMEOUT_SECONDS: float = Field(
         default=3600.0, gt=0, allow_inf_nan=False, description="For one whole request."
     )
+    RELAY_MAX_UPSTREAM_CONNECTIONS: int = Field(
+        default=500, gt=0, description="Calls under way to the upstream per worker; further ones wait."
+    )
+    RELAY_MAX_UPSTREAM_QUEUE: int = Field(
+        default=100, ge=0, description="Calls that wait for one of these per worker; further ones get 503."
+    )
+    RELAY_UPSTREAM_QUEUE_TIMEOUT_SECONDS: float = Field(
+        default=5.0, gt=0, allow_inf_nan=False, description="To wait there; who waits longer gets 503."
+    )
+    RELAY_UPSTREAM_RETRIES: int = Field(
+        default=2, ge=0, le=10, description="How often a call is sent again where that is safe."
+    )
+    RELAY_BREAKER_FAILURES: int = Field(
+        default=20, ge=0, description="Failures in a row after which a worker leaves the upstream alone; 0 is never."
+    )
+    RELAY_BREAKER_OPEN_SECONDS: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="For so long; then one call tries first."
+    )
     RELAY_MAX_JSON_BYTES: int = Field(default=64 * 2**20, gt=0, description="Largest JSON body; it is read whole.")
     RELAY_MAX_UPLOAD_BYTES: int = Field(
         default=2 * 2**30, gt=0, description="Largest multipart or binary body; it is streamed."
     )
     RELAY_SHUTDOWN_TIMEOUT_SECONDS: int = Field(
         default=30, gt=0, description="To finish running requests after SIGTERM."
+    )
+    RELAY_SOCKET_MAX_MESSAGE_BYTES: int = Field(
+        default=32 * 2**20, gt=0, description="Longest message of a socket; a longer one ends it with 1009."
+    )
+    RELAY_SOCKET_IDLE_TIMEOUT_SECONDS: float = Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="For a socket without a message either way."
+    )
+    RELAY_SOCKET_TOTAL_TIMEOUT_SECONDS: float = Field(
+        default=3900.0, gt=0, allow_inf_nan=False, description="For one whole socket; upstream ends its own after 3600."
+    )
+    RELAY_SOCKET_PING_INTERVAL_SECONDS: float = Field(
+        default=20.0, gt=0, allow_inf_nan=False, description="Between two pings on a socket, on both sides."
+    )
+    RELAY_SOCKET_PING_TIMEOUT_SECONDS: float = Field(
+        default=20.0, gt=0, allow_inf_nan=False, description="For the answer to such a ping."
+    )
+    RELAY_MAX_SOCKETS_PER_KEY: int = Field(
+        default=20, gt=0, description="Sockets that one key may have at a time, in each worker."
+    )
+    RELAY_WORKERS: int = Field(default=1, ge=1, le=256, description="Processes that share the address.")
+    RELAY_WORKER_SILENCE_SECONDS: float = Field(
+        default=30.0, ge=1, allow_inf_nan=False, description="A worker that hangs for so long is killed and replaced."
+    )
+    RELAY_MAX_CONNECTIONS: int = Field(
+        default=5000, gt=0, description="Open client connections per worker; requests on further ones get 503."
+    )
+    RELAY_MAX_CONCURRENT_REQUESTS: int = Field(
+        default=1000, gt=0, description="Running requests per worker; further ones get 503, except probes."
+    )
+    RELAY_MAX_CONCURRENT_REQUESTS_PER_KEY: int = Field(
+        default=0, ge=0, description="Running requests of one key per worker; further ones get 429; 0 is no limit."
+    )
+    RELAY_MAX_REQUEST_LINE_BYTES: int = Field(
+        default=16 * 2**10, ge=256, description="Longest request line: method, path and query."
+    )
+    RELAY_MAX_HEADER_BYTES: int = Field(default=64 * 2**10, ge=1024, description="All headers of a request together.")
+    RELAY_MAX_HEADERS: int = Field(default=100, ge=10, description="How many headers a request may have.")
+    RELAY_HEADER_TIMEOUT_SECONDS: float = Field(
+        default=20.0, gt=0, allow_inf_nan=False, description="For a request's headers to arrive."
+    )
+    RELAY_BODY_IDLE_TIMEOUT_SECONDS: float = Field(
+        default=30.0, gt=0, allow_inf_nan=False, description="In which at least 1,024 bytes of a body must arrive."
+    )
+    RELAY_SEND_IDLE_TIMEOUT_SECONDS: float = Field(
+        default=60.0, gt=0, allow_inf_nan=False, description="Without a byte of the reply taken by the client."
+    )
+    RELAY_SSE_KEEPALIVE_SECONDS: float = Field(
+        default=15.0, ge=0, allow_inf_nan=False, description="Between comments on an idle event stream; 0 is none."
     )
     RELAY_STORE_URL: SecretStr = Field(
         default=SecretStr("sqlite+aiosqlite://"),
@@ -100,6 +167,23 @@ class Settings(BaseModel):
         default="",
         description="Origins, such as `https://app.example.com`, whose pages may ask `/mcp`, beside the relay's own.",
     )
+    RELAY_CORS_ORIGINS: str = Field(
+        default="", description="Origins whose pages may call everything else; without any there is no CORS."
+    )
+    RELAY_NETWORKS_ACTIONS: str = Field(
+        default="", description="From where the scope `actions` may be used: networks, or `chatgpt`; empty is anywhere."
+    )
+    RELAY_NETWORKS_PROXY: str = Field(default="", description="The same for `proxy`.")
+    RELAY_NETWORKS_CANONICAL: str = Field(default="", description="The same for `canonical`.")
+    RELAY_NETWORKS_REALTIME: str = Field(default="", description="The same for `realtime`.")
+    RELAY_NETWORKS_OPERATOR: str = Field(default="", description="The same for `operator`.")
+    RELAY_NETWORKS_MCP: str = Field(default="", description="The same for `/mcp`, beside those of the key's scopes.")
+    RELAY_CHATGPT_NETWORKS_FILE: Path | None = Field(
+        default=None, description="What `chatgpt` stands for there; `relay networks refresh` writes it."
+    )
+    RELAY_TRUSTED_PROXIES: str = Field(
+        default="", description="Networks of proxies whose `X-Forwarded-For` or `Forwarded` says who asks."
+    )
     RELAY_OAUTH_ISSUER: str = Field(
         default="", description="Who issues access tokens for `/mcp`, exactly as its tokens say in `iss`."
     )
@@ -109,6 +193,14 @@ class Settings(BaseModel):
     )
     RELAY_OAUTH_CA_FILE: Path | None = Field(
         default=None, description="Certificates to trust there, beside the usual ones."
+    )
+
+    RELAY_METRICS_PORT: int = Field(
+        default=0, ge=0, le=65535, description="Port that serves `/metrics` without a key; 0 is none."
+    )
+    RELAY_METRICS_HOST: str = Field(default="127.0.0.1", description="Address of that port.")
+    RELAY_OTEL: bool = Field(
+        default=False, description="Send OpenTelemetry traces and metrics, as the `OTEL_…` variables say; extra `otel`."
     )
 
     @field_validator("OPENAI_BASE_URL", "RELAY_PUBLIC_URL")
@@ -134,7 +226,7 @@ class Settings(BaseModel):
             raise ValueError(wrong)
         return value  # the issuer is compared byte for byte, so a slash at its end stays
 
-    @field_validator("RELAY_MCP_ORIGINS")
+    @field_validator("RELAY_MCP_ORIGINS", "RELAY_CORS_ORIGINS")
     @classmethod
     def _origins(cls, value: str) -> str:
         origins = [origin.strip() for origin in value.split(",") if origin.strip()]
@@ -147,6 +239,27 @@ class Settings(BaseModel):
                     "such as https://app.example.com,http://localhost:3000; neither `*` nor `null`"
                 )
         return ",".join(origins)
+
+    @field_validator(
+        "RELAY_NETWORKS_ACTIONS",
+        "RELAY_NETWORKS_PROXY",
+        "RELAY_NETWORKS_CANONICAL",
+        "RELAY_NETWORKS_REALTIME",
+        "RELAY_NETWORKS_OPERATOR",
+        "RELAY_NETWORKS_MCP",
+    )
+    @classmethod
+    def _listed_networks(cls, value: str) -> str:
+        listed_networks(value)
+        return value
+
+    @field_validator("RELAY_TRUSTED_PROXIES")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        networks, _ = listed_networks(value, published=False)
+        if any(network.prefixlen == 0 for network in networks):
+            raise ValueError("must not be everybody: whoever is trusted says from where a request comes")
+        return value
 
     @field_validator("OPENAI_BASE_URL")
     @classmethod

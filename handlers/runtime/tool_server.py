@@ -101,6 +101,11 @@ class ToolServer:
             reply.headers.append((SESSION_HEADER, secrets.token_hex(16).encode()))
         return reply
 
+    @property
+    def loaded(self) -> bool:
+        """Whether a message has come since the start: only then the SDK is loaded."""
+        return self._starting is not None and self._starting.done()
+
     async def close(self) -> None:
         """End what still runs."""
         if self._serving is not None:

@@ -76,6 +76,8 @@ def refusal(folder: Path, **environment: str) -> str:
         (["keys", "create"], ["--file", "--id", "--scope", "--expires", "RELAY_KEY_FILE"]),
         (["keys", "list"], ["--file"]),
         (["keys", "revoke"], ["--file", "--id"]),
+        (["networks"], ["refresh"]),
+        (["networks", "refresh"], ["--file", "--url", "RELAY_CHATGPT_NETWORKS_FILE"]),
     ],
 )
 def test_every_command_explains_itself(relay: Run, arguments: list[str], words: list[str]) -> None:

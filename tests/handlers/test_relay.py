@@ -74,6 +74,21 @@ async def test_replies_hold_no_credential(request_of: MakeRequest, operation: Op
         assert all(key.digest.hex().encode() not in reply.body for key in request.services.keys.keys)
 
 
+async def test_a_relay_that_is_not_ready_says_why(request_of: MakeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 with the same fields, so that whoever looks sees which check it is."""
+    operation = CONTRACT.operations["retrieveReadiness"]
+    request = request_of(operation.id)
+    monkeypatch.setattr(request.services.admission, "draining", True)
+    reply = await function_of(operation)(request)
+    assert reply.status == 503
+    assert isinstance(reply.body, bytes)
+    body = orjson.loads(reply.body)
+    assert (body["status"], body["checks"]["drain"]) == ("unavailable", "draining")
+    media = operation.responses["503"][content_type(reply)]
+    assert media.pointer is not None
+    SCHEMAS.at(media.pointer).validate(body)
+
+
 async def test_health_says_which_contract_answers(request_of: MakeRequest) -> None:
     """Both health operations name the contract's version."""
     for operation_id in ("retrieveHealth", "retrieveCanonicalHealth"):
@@ -172,6 +187,25 @@ async def test_the_policy_page_may_run_only_what_it_names(request_of: MakeReques
     assert "unsafe" not in policy
     assert headers[b"referrer-policy"] == b"no-referrer"
     assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+@pytest.mark.parametrize(
+    "public_url, by_tls_alone",
+    [("", False), ("http://relay.internal:8080", False), ("https://relay.example.com", True)],
+)
+async def test_a_page_tells_browsers_what_it_never_needs(
+    request_of: MakeRequest, public_url: str, by_tls_alone: bool
+) -> None:
+    """No shared windows, no devices; and to come by TLS alone where the relay is known under https."""
+    services = create_services(Settings.model_validate({"RELAY_PUBLIC_URL": public_url}))
+    for page, operation_id in ((relay.retrieve_docs, "retrieveDocs"), (relay.retrieve_policy, "retrievePolicy")):
+        headers = (await page(request_of(operation_id, services=services))).headers
+        assert len({name for name, _ in headers}) == len(headers)
+        told = dict(headers)
+        assert told[b"cross-origin-opener-policy"] == b"same-origin"
+        assert told[b"cross-origin-resource-policy"] == b"same-origin"
+        assert b"camera=()" in told[b"permissions-policy"]
+        assert (b"strict-transport-security" in told) is by_tls_alone
 
 
 async def test_a_policy_page_that_names_nothing_is_not_shown(

@@ -1,6 +1,9 @@
-"""Who gets in: key files, scopes, the two header forms, and the surfaces that each scope opens."""
+"""
+Who gets in: key files, the two header forms, streams, what is open to everybody.
 
-import json
+Not for: every scope on every operation (`test_authorisation_matrix`).
+"""
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,11 +11,10 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from codegen.contract import ACTIONS, FULL, Bucket, Operation, Scope, load_contract
+from codegen.contract import ACTIONS, FULL, Bucket, Scope, load_contract
 from handlers.runtime import exceptions as exc
 from handlers.runtime.app import GENERATED
 from handlers.simulated_upstream import SimulatedUpstream
-from tests.support.contract_requests import ContractRequest, contract_requests
 from tests.support.key_files import MadeKey, make_key, write_keys
 from tests.support.raw_http import RawConnection
 from tests.support.relay_errors import assert_relay_error
@@ -21,7 +23,7 @@ from tests.support.servers import RELAY_KEY, UPSTREAM_KEY, RelayProcess, ServerT
 pytestmark = pytest.mark.integration
 
 CONTRACT = load_contract(GENERATED, FULL)
-NEEDING_A_KEY = [operation for operation in CONTRACT if not operation.open]
+TOOL_TAGS = {operation.tag for operation in CONTRACT if operation.carries is not None}
 SYSTEM_INFO = "/actions/system/info"
 RESPONSE = {"model": "m", "input": "x"}
 YEAR = timedelta(days=365)
@@ -56,41 +58,11 @@ def keyed(upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactor
         yield Keyed(relay, {key.id: key for key in made})
 
 
-@pytest.mark.parametrize("scope", Scope)
-def test_a_scope_opens_exactly_the_operations_that_name_it(
-    scope: Scope, keyed: Keyed, upstream: SimulatedUpstream
-) -> None:
-    """For every operation of the contract: insufficient scope and no call, or another outcome."""
-    with keyed.client(scope.value) as client:
-        for operation in NEEDING_A_KEY:
-            upstream.recorder.clear()
-            request = next(contract_requests(CONTRACT, operation))
-            reply = client.request(request.method, request.path, headers=dict(request.headers), content=request.content)
-            if scope not in operation.scopes:
-                assert_relay_error(reply, exc.InsufficientScope)
-                assert upstream.recorder.count == 0
-            elif not operation.served:
-                assert_relay_error(reply, exc.OperationUnsupported)
-            elif operation.carries:  # the call in the message is decided as its own operation
-                assert reply.status_code == 200
-                assert upstream.recorder.count == (1 if scope in called(request).scopes else 0)
-            elif operation.mirrored or scope is Scope.PROXY:
-                assert upstream.recorder.count == 1
-            elif operation.wraps:  # asks as often as it has to; no file is fetched from anywhere in this test
-                assert upstream.recorder.count or assert_relay_error(reply, exc.FileRefused)
-            else:
-                assert upstream.recorder.count == 0
-
-
-def called(request: ContractRequest) -> Operation:
-    """The operation that a message of the Model Context Protocol calls."""
-    return CONTRACT.operations[json.loads(request.content or b"")["params"]["name"]]
-
-
 def test_the_actions_scope_opens_the_actions_document() -> None:
-    """What assistants are offered is what their key opens, beside what carries it."""
-    opened = {(o.method, o.path) for o in CONTRACT if Scope.ACTIONS in o.scopes and not o.carries}
-    proxy = {(o.method, o.path) for o in CONTRACT if Scope.PROXY in o.scopes and not o.carries}
+    """What assistants are offered is what their key opens, beside what carries the same operations."""
+    own = [operation for operation in CONTRACT if operation.carries is None]
+    opened = {(o.method, o.path) for o in own if Scope.ACTIONS in o.scopes}
+    proxy = {(o.method, o.path) for o in own if Scope.PROXY in o.scopes}
     assert opened | proxy == {(o.method, o.path) for o in load_contract(GENERATED, ACTIONS)}
     assert opened | proxy == {(o.method, o.path) for o in CONTRACT if o.bucket is Bucket.ACTIONS_DIRECT}
     assert len(proxy) == 1
@@ -199,23 +171,14 @@ def test_what_is_no_key_does_not_open(keyed: Keyed, upstream: SimulatedUpstream)
     assert upstream.recorder.count == 0
 
 
-def test_every_operation_that_is_not_open_asks_for_a_key(keyed: Keyed, upstream: SimulatedUpstream) -> None:
-    """Before anything else is said about the request."""
-    with httpx.Client(base_url=keyed.relay.url) as anybody:
-        for operation in NEEDING_A_KEY:
-            request = next(contract_requests(CONTRACT, operation))
-            assert_relay_error(anybody.request(request.method, request.path), exc.MissingKey)
-    assert upstream.recorder.count == 0
-
-
 def test_open_operations_look_at_no_key(keyed: Keyed, upstream: SimulatedUpstream) -> None:
     """Probes, documents and pages are answered without a key, and with a wrong one."""
     for operation in CONTRACT:
         if operation.open:
             path = operation.path.replace("{asset}", "docs.css").replace("{token}", "forged")
             expected = 200 if path == operation.path or "docs" in path else 404  # a link is its own permission
-            if operation.tag == "MCP":
-                expected = 404  # nobody issues access tokens for this relay
+            if operation.tag in TOOL_TAGS:
+                expected = 404  # no issuer is configured
             for headers in ({}, {"Authorization": "Bearer wrong"}):
                 assert httpx.get(f"{keyed.relay.url}{path}", headers=headers).status_code == expected
     assert upstream.recorder.count == 0

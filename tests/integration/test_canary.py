@@ -11,13 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from codegen.contract import FULL, load_contract
+from codegen.contract import FULL, Scope, load_contract
 from handlers.runtime.app import GENERATED
 from handlers.runtime.settings import LogFormat
 from handlers.simulated_upstream import SimulatedUpstream
 from handlers.simulated_upstream.faults import Fault
 from tests.support.bad_days import DEFECTIVE_PATH, defect_environment
 from tests.support.contract_requests import contract_requests
+from tests.support.key_files import make_key, write_keys
 from tests.support.raw_http import RawConnection
 from tests.support.servers import RELAY_KEY, UPSTREAM_KEY, RelayProcess, ServerThread, running_relay
 
@@ -54,13 +55,18 @@ class Witness:
             self.replies.append(f"{reply.status_code} {reply.headers.raw!r} {reply.text}")
 
 
+OPERATOR = make_key("operator", Scope.OPERATOR)
+
+
 @pytest.fixture(scope="module", params=LogFormat)
 def relay_with_defect(
     request: pytest.FixtureRequest, upstream_server: ServerThread, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RelayProcess]:
     """A relay that logs in each format in turn; its very last words are looked at as well."""
     folder = tmp_path_factory.mktemp("canary")
+    write_keys(folder / "keys.yaml", [OPERATOR])
     environment = {
+        "RELAY_KEY_FILE": str(folder / "keys.yaml"),
         **defect_environment(folder),
         "OPENAI_ORG_ID": ORGANISATION,
         "RELAY_LOG_FORMAT": request.param,
@@ -181,6 +187,26 @@ def test_upstream_that_repeats_the_key_in_headers(witness: Witness) -> None:
     """In headers that are meant for nobody, and in those that usually cross."""
     for name in ("authorization", "set-cookie", "x-echo", "www-authenticate", "openai-organization"):
         ask_with_fault(witness, Fault(headers={name: f"Bearer {UPSTREAM_KEY} {ORGANISATION}"}))
+
+
+def test_what_operators_are_told(witness: Witness) -> None:
+    """Numbers and the description of the relay, after keys came in every place."""
+    test_bad_requests(witness)
+    for path in ("/metrics", "/actions/system/info", "/actions/system/routes"):
+        witness.ask("GET", path, headers=OPERATOR.headers)
+        assert witness.replies[-1].startswith("200 ")
+        assert OPERATOR.text not in witness.replies[-1]
+        assert sha256(OPERATOR.text.encode()).hexdigest() not in witness.replies[-1]
+
+
+def test_upstream_that_repeats_the_key_as_its_request_id(witness: Witness) -> None:
+    """What the line calls the upstream's id is one."""
+    witness.upstream.faults.add(Fault(headers={"x-request-id": UPSTREAM_KEY}))
+    before = len(witness.relay.printed())
+    with httpx.Client(base_url=witness.relay.url, headers=witness.relay.headers) as client:
+        client.get("/v1/models")
+    assert_silent_about_keys(witness.relay.printed()[before:])
+    witness.ask("GET", "/livez")
 
 
 def test_defect_of_the_relay(witness: Witness) -> None:

@@ -165,7 +165,7 @@ def test_the_client_gets_exactly_the_allowed_headers(client: httpx.Client, upstr
     }
     upstream.faults.add(Fault(headers={**crossing, **staying}))
     reply = client.get("/v1/models")
-    own = {"date", "content-length", "x-relay-request-id"}
+    own = {"date", "content-length", "x-content-type-options", "x-relay-request-id"}
     assert set(reply.headers) == {*crossing, *USUAL_LIMITS, *own}
     assert {name: reply.headers[name] for name in crossing} == crossing
     assert reply.headers.get_list("x-relay-request-id") == [reply.headers["x-relay-request-id"]]

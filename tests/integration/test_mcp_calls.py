@@ -345,7 +345,8 @@ async def held_back() -> AsyncIterator[tuple[WatchedRelay, UpstreamOfTexts, str]
     texts = {MODELS: EMPTY_LIST, FILES: b'{"object":"list","data":[],"note":"%b"}' % (b"x" * 6_000_000)}
     upstream = UpstreamOfTexts(texts, held_back=frozenset({MODELS}), silent=frozenset({STORES}))
     with ServerThread(upstream) as server:
-        relay = WatchedRelay({"OPENAI_BASE_URL": f"{server.url}/v1", "RELAY_KEY": TEAM.text})
+        settings = {"OPENAI_BASE_URL": f"{server.url}/v1", "RELAY_KEY": TEAM.text}
+        relay = WatchedRelay({**settings, "RELAY_MAX_UPSTREAM_CONNECTIONS": str(2 * CALLS)})
         with relay.server:
             for era in ERAS:
                 async with tool_client(relay.url, TEAM.headers, era) as tools:

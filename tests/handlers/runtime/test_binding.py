@@ -181,6 +181,7 @@ def test_a_function_is_reported_when_its_tag_has_no_operation_left(contract: Con
 
     assert tuple(sorted(problems_after(contract, close_operator))) == (
         "handlers/operator.py: `list_routes` serves no operation of the contract.",
+        "handlers/operator.py: `retrieve_metrics` serves no operation of the contract.",
         "handlers/operator.py: `retrieve_system_info` serves no operation of the contract.",
     )
 

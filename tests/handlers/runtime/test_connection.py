@@ -215,6 +215,8 @@ async def test_a_whole_reply_says_its_length_and_its_request() -> None:
     assert client.headers == {
         b"content-type": b"text/plain",
         b"content-length": b"15",
+        b"cache-control": b"no-store",
+        b"x-content-type-options": b"nosniff",
         b"x-relay-request-id": REQUEST_ID.encode(),
         b"x-request-id": REQUEST_ID.encode(),
     }
@@ -230,6 +232,21 @@ async def test_upstreams_request_id_is_kept() -> None:
     assert names.count(b"x-request-id") == 1
     assert client.headers[b"x-request-id"] == b"req_upstream"
     assert client.headers[b"x-relay-request-id"] == REQUEST_ID.encode()
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_what_says_nothing_about_caching_is_not_kept(status: int) -> None:
+    """No cache keeps for one key what another was answered, nobody guesses a type; a reply that says otherwise may."""
+    usual = Client()
+    await usual.connection().send(Reply(status, []))
+    assert usual.headers[b"cache-control"] == b"no-store"
+    assert usual.headers[b"x-content-type-options"] == b"nosniff"
+    other = Client()
+    await other.connection().send(Reply(status, [(b"cache-control", b"max-age=60"), (b"x-content-type-options", b"x")]))
+    said = [
+        value for name, value in other.received[0]["headers"] if name in {b"cache-control", b"x-content-type-options"}
+    ]
+    assert said == [b"max-age=60", b"x"]
 
 
 async def test_headers_of_the_operation_go_with_every_reply() -> None:

@@ -8,16 +8,29 @@ import pytest
 from codegen.contract import Contract, read_contract
 from handlers.runtime import exceptions
 from handlers.runtime.errors import ERROR_TABLE, error_to_reply
-from handlers.runtime.exceptions import InternalError, InvalidBody, MethodNotAllowed, RelayError, StartupError
+from handlers.runtime.exceptions import (
+    InternalError,
+    InvalidBody,
+    KeyConcurrencyExceeded,
+    MethodNotAllowed,
+    Overloaded,
+    RelayError,
+    SocketLimitReached,
+    StartupError,
+    UpstreamCircuitOpen,
+    UpstreamQueueFull,
+)
 from tests.support.documents import ROOT
 
 # Design, section 4: which statuses belong to which type.
+# A client may ask again at once, or nearly so.
+AGAIN_SHORTLY = {Overloaded, KeyConcurrencyExceeded, SocketLimitReached, UpstreamQueueFull, UpstreamCircuitOpen}
 STATUSES = {
     "relay_auth_error": {401, 403},
     "relay_policy_error": {403, 404, 405},
-    "relay_contract_error": {400, 406, 413, 415, 416, 417},
+    "relay_contract_error": {400, 406, 408, 413, 414, 415, 416, 417, 426, 431},
     "relay_limit_error": {429, 503},
-    "relay_upstream_error": {502, 504},
+    "relay_upstream_error": {502, 503, 504},
     "relay_internal_error": {500},
 }
 
@@ -44,8 +57,10 @@ def test_a_refusal_becomes_its_own_status_and_openais_envelope(kind: type[RelayE
     assert isinstance(reply.body, bytes)
     body = orjson.loads(reply.body)
     assert reply.status == rule.status
-    challenge = [(b"www-authenticate", b"Bearer")] if rule.status == 401 else []
-    assert reply.headers == [(b"content-type", b"application/json"), *challenge]
+    # RFC 9110 asks for the first on every 401 and for the second on every 426.
+    required = {401: [(b"www-authenticate", b"Bearer")], 426: [(b"upgrade", b"websocket")]}.get(rule.status, [])
+    later = [(b"retry-after", b"1")] if kind in AGAIN_SHORTLY else []
+    assert reply.headers == [(b"content-type", b"application/json"), *required, *later]
     assert body == {"error": {"message": rule.message, "type": rule.type, "param": None, "code": rule.code}}
     schema = {**contract.document, "$ref": "#/components/schemas/RelayErrorEnvelope"}
     jsonschema_rs.Draft202012Validator(schema).validate(body)

@@ -247,12 +247,15 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_names_carry_their_units() -> None:
-    """Every number among the settings says its unit in its name; a port has none."""
+    """Every number among the settings says in its name its unit, or what it counts; a port has neither."""
     numbers = {name for name, field in Settings.model_fields.items() if field.annotation in {int, float}} - {
-        "RELAY_PORT"
+        "RELAY_METRICS_PORT",
+        "RELAY_PORT",
     }
     assert numbers
-    assert all(name.endswith(("_SECONDS", "_BYTES")) for name in numbers)
+    counted = ("CONNECTIONS", "FAILURES", "HEADERS", "QUEUE", "REQUESTS", "RETRIES", "SOCKETS", "WORKERS")
+    units = ("_SECONDS", "_BYTES", *(f"_{things}" for things in counted))
+    assert all(name.removesuffix("_PER_KEY").endswith(units) for name in numbers), numbers
 
 
 def environment_readers(source: str) -> set[str]:

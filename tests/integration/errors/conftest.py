@@ -41,6 +41,8 @@ def strict_relay(upstream_server: ServerThread, tmp_path_factory: pytest.TempPat
         "RELAY_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
         "RELAY_TOTAL_TIMEOUT_SECONDS": str(TOTAL_TIMEOUT_SECONDS),
         "RELAY_ARTIFACT_MAX_TOTAL_BYTES": str(MAX_ARTIFACT_BYTES),
+        "RELAY_MAX_SOCKETS_PER_KEY": "1",
+        "RELAY_NETWORKS_OPERATOR": "192.0.2.0/24",
         "RELAY_FILE_HOSTS": HOST,
         "RELAY_FILE_PRIVATE_NETWORKS": f"{HOST}/32",
     }
@@ -66,7 +68,8 @@ def scripted() -> Iterator[ScriptedUpstream]:
 @pytest.fixture(scope="session")
 def impatient_relay(scripted: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
     """A relay with `IDLE_TIMEOUT_SECONDS` before the scripted upstream."""
-    environment = {"RELAY_IDLE_TIMEOUT_SECONDS": str(IDLE_TIMEOUT_SECONDS)}
+    # It fails all the time, and each failure is to be seen by itself.
+    environment = {"RELAY_IDLE_TIMEOUT_SECONDS": str(IDLE_TIMEOUT_SECONDS), "RELAY_BREAKER_FAILURES": "0"}
     with running_relay(tmp_path_factory.mktemp("impatient"), scripted.url, environment) as process:
         yield process
 
@@ -76,7 +79,11 @@ def unlucky_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnluckyR
     """The relay with everything against it."""
     folder = tmp_path_factory.mktemp("unlucky")
     store = folder / "relay.db"
-    environment = {**defect_environment(folder), "RELAY_STORE_URL": f"sqlite+aiosqlite:///{store}"}
+    environment = {
+        **defect_environment(folder),
+        "RELAY_STORE_URL": f"sqlite+aiosqlite:///{store}",
+        "RELAY_BREAKER_FAILURES": "0",
+    }
     with refusing_address() as url:
         issuer = {
             "RELAY_PUBLIC_URL": PUBLIC_URL,

@@ -3,10 +3,12 @@
 import sqlite3
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -17,18 +19,27 @@ from handlers.runtime.app import GENERATED
 from handlers.runtime.errors import ERROR_TABLE
 from handlers.simulated_upstream import SimulatedUpstream
 from handlers.simulated_upstream.faults import Fault
-from tests.integration.errors.conftest import MAX_ARTIFACT_BYTES, MAX_JSON_BYTES, StrictRelay, UnluckyRelay
-from tests.support.bad_days import DEFECTIVE_PATH, Script, ScriptedUpstream
+from tests.integration.errors.conftest import (
+    MAX_ARTIFACT_BYTES,
+    MAX_JSON_BYTES,
+    StrictRelay,
+    UnluckyRelay,
+    marked_client,
+)
+from tests.support.bad_days import DEFECTIVE_PATH, Script, ScriptedUpstream, refusing_address
 from tests.support.key_files import MadeKey
 from tests.support.raw_http import RawConnection, RawReply
+from tests.support.raw_upstream import RawUpstream
 from tests.support.relay_errors import MARK, MARKED_HEADERS, assert_relay_error
-from tests.support.servers import HOST
+from tests.support.servers import HOST, running_relay
+from tests.support.sockets import HANDSHAKE
 from tests.support.token_issuer import TokenIssuer, encode
 
 pytestmark = pytest.mark.integration
 
 QUERY = {MARK: MARK}
 RESPONSE = {"model": MARK, "input": MARK}
+NOWHERE = f"http://{HOST}:1"
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,11 @@ def invalid_key(stage: Stage) -> httpx.Response:
 def insufficient_scope(stage: Stage) -> httpx.Response:
     """An assistant's key on an operation for SDK clients."""
     return stage.strict.get("/v1/batches", headers=stage.assistant.headers, params=QUERY)
+
+
+def address_not_allowed(stage: Stage) -> httpx.Response:
+    """An operation for operators, from a network that is not theirs."""
+    return stage.strict.get("/actions/system/info", params=QUERY)
 
 
 def invalid_token(stage: Stage) -> httpx.Response:
@@ -281,6 +297,119 @@ def upload(client: httpx.Client, link: str) -> httpx.Response:
     return client.post("/v1/actions/files/upload", json={"purpose": "user_data", "openaiFileIdRefs": [link]})
 
 
+def upstream_name_unresolved(stage: Stage) -> httpx.Response:
+    """An upstream with a name longer than names can be, for which no name server is asked."""
+    del stage
+    with relay_before(f"http://{'.'.join(['a' * 60] * 5)}") as client:
+        return client.post("/v1/responses", json=RESPONSE, params=QUERY)
+
+
+def upstream_tls_failed(stage: Stage) -> httpx.Response:
+    """An upstream that answers a TLS handshake with something else."""
+    del stage
+    with RawUpstream(speaks_first=True) as raw, relay_before(f"https://{HOST}:{raw.port}") as client:
+        return client.post("/v1/responses", json=RESPONSE, params=QUERY)
+
+
+def upstream_circuit_open(stage: Stage) -> httpx.Response:
+    """An upstream that has refused a connection just before."""
+    del stage
+    with refusing_address() as url, relay_before(url, RELAY_BREAKER_FAILURES="1") as client:
+        client.post("/v1/responses", json=RESPONSE, params=QUERY)
+        return client.post("/v1/responses", json=RESPONSE, params=QUERY)
+
+
+def upstream_queue_full(stage: Stage) -> httpx.Response:
+    """A second call where one may be under way and none may wait."""
+    del stage
+    limits = {"RELAY_MAX_UPSTREAM_CONNECTIONS": "1", "RELAY_MAX_UPSTREAM_QUEUE": "1"}
+    short = {"RELAY_UPSTREAM_QUEUE_TIMEOUT_SECONDS": "0.1"}
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9\r\n\r\n"
+    with RawUpstream() as raw, relay_before(raw.url, **limits, **short) as client:
+        raw.play(head)
+        with client.stream("POST", "/v1/responses", json={**RESPONSE, "stream": True}):
+            return client.post("/v1/responses", json=RESPONSE, params=QUERY)
+
+
+def uri_too_long(stage: Stage) -> RawReply:
+    """A query beyond the limit."""
+    with RawConnection(str(stage.strict.base_url)) as connection:
+        return connection.exchange("GET", f"/v1/models?{MARK * 4_000}", MARKED_HEADERS.items())
+
+
+def headers_too_large(stage: Stage) -> RawReply:
+    """A header beyond the limit."""
+    with RawConnection(str(stage.strict.base_url)) as connection:
+        return connection.exchange("GET", "/v1/models", [*MARKED_HEADERS.items(), (MARK, MARK * 10_000)])
+
+
+def request_timeout(stage: Stage) -> RawReply:
+    """Headers that do not go on."""
+    del stage
+    short = {"RELAY_HEADER_TIMEOUT_SECONDS": "0.5"}
+    with relay_before(NOWHERE, **short) as client, RawConnection(str(client.base_url)) as connection:
+        connection.send(f"GET /v1/models?{MARK} HTTP/1.1\r\n{MARK}: ".encode())
+        return connection.reply()
+
+
+def overloaded(stage: Stage) -> httpx.Response:
+    """A second request where one may run."""
+    del stage
+    with relay_before(NOWHERE, RELAY_MAX_CONCURRENT_REQUESTS="1") as client, body_to_come(client):
+        return refusal_of(client)
+
+
+def key_concurrency_exceeded(stage: Stage) -> httpx.Response:
+    """A second request of a key that may have one."""
+    del stage
+    with relay_before(NOWHERE, RELAY_MAX_CONCURRENT_REQUESTS_PER_KEY="1") as client, body_to_come(client):
+        return refusal_of(client)
+
+
+@contextmanager
+def body_to_come(client: httpx.Client) -> Iterator[None]:
+    """Let a request run whose body does not come."""
+    with RawConnection(str(client.base_url)) as connection:
+        key = client.headers["Authorization"]
+        headers = {"Authorization": key, "Content-Type": "application/json", "Content-Length": "9"}
+        connection.send_head("POST", "/v1/responses", headers.items())
+        yield
+
+
+def refusal_of(client: httpx.Client) -> httpx.Response:
+    """What a request gets once the one before it has begun."""
+    deadline = time.monotonic() + 5
+    while (reply := client.get("/v1/health", params=QUERY)).status_code == 200 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return reply
+
+
+@contextmanager
+def relay_before(url: str, **environment: str) -> Iterator[httpx.Client]:
+    """A client of a relay of its own before the upstream at a URL."""
+    with (
+        TemporaryDirectory() as folder,
+        running_relay(Path(folder), url, environment) as process,
+        marked_client(process) as client,
+    ):
+        yield client
+
+
+def upgrade_required(stage: Stage) -> httpx.Response:
+    """A socket, asked for like a page."""
+    return stage.strict.get("/v1/realtime", params=QUERY)
+
+
+def socket_limit_reached(stage: Stage) -> RawReply:
+    """A second socket for a key that may have one."""
+    headers = {**HANDSHAKE, **MARKED_HEADERS, "Authorization": stage.strict.headers["Authorization"]}
+    with RawConnection(str(stage.strict.base_url)) as first, RawConnection(str(stage.strict.base_url)) as second:
+        first.send_head("GET", f"/v1/realtime?{MARK}={MARK}", headers.items())
+        assert first.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+        stage.upstream.recorder.clear()
+        return second.exchange("GET", f"/v1/realtime?{MARK}={MARK}", headers.items())
+
+
 def internal_error(stage: Stage) -> httpx.Response:
     """A defect of the relay."""
     return stage.unlucky.get(DEFECTIVE_PATH, params=QUERY)
@@ -296,6 +425,7 @@ SCENARIOS: dict[type[exc.RelayError], Callable[[Stage], httpx.Response | RawRepl
     exc.MissingKey: missing_key,
     exc.InvalidKey: invalid_key,
     exc.InsufficientScope: insufficient_scope,
+    exc.AddressNotAllowed: address_not_allowed,
     exc.InvalidToken: invalid_token,
     exc.TokenIssuerUnavailable: token_issuer_unavailable,
     exc.OAuthNotConfigured: oauth_not_configured,
@@ -319,6 +449,10 @@ SCENARIOS: dict[type[exc.RelayError], Callable[[Stage], httpx.Response | RawRepl
     exc.UpstreamProtocolError: upstream_protocol_error,
     exc.UpstreamErrorWithheld: upstream_replied_with_key,
     exc.UpstreamTimeout: upstream_timeout,
+    exc.UpstreamNameUnresolved: upstream_name_unresolved,
+    exc.UpstreamTlsFailed: upstream_tls_failed,
+    exc.UpstreamCircuitOpen: upstream_circuit_open,
+    exc.UpstreamQueueFull: upstream_queue_full,
     exc.ArtifactNotFound: artifact_not_found,
     exc.RangeNotSatisfiable: range_not_satisfiable,
     exc.ArtifactStoreFull: artifact_store_full,
@@ -329,6 +463,13 @@ SCENARIOS: dict[type[exc.RelayError], Callable[[Stage], httpx.Response | RawRepl
     exc.IdempotencyKeyReused: idempotency_key_reused,
     exc.IdempotencyInProgress: idempotency_in_progress,
     exc.StoreUnavailable: store_unavailable,
+    exc.UriTooLong: uri_too_long,
+    exc.HeadersTooLarge: headers_too_large,
+    exc.RequestTimeout: request_timeout,
+    exc.Overloaded: overloaded,
+    exc.KeyConcurrencyExceeded: key_concurrency_exceeded,
+    exc.UpgradeRequired: upgrade_required,
+    exc.SocketLimitReached: socket_limit_reached,
     exc.InternalError: internal_error,
 }
 REACH_THE_UPSTREAM = {
