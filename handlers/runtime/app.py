@@ -42,6 +42,7 @@ from handlers.runtime.routes import build_routes
 from handlers.runtime.services import Services
 from handlers.runtime.settings import Settings
 from handlers.runtime.sockets import SocketRelay
+from handlers.runtime.time_limits import TimeLimit
 from handlers.runtime.tool_server import ToolServer
 from handlers.runtime.upstream import Upstream
 
@@ -100,6 +101,7 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
             max_body_bytes=settings.RELAY_MAX_JSON_BYTES,
         ),
         admission=admission,
+        time_limit=TimeLimit(settings.RELAY_TOTAL_TIMEOUT_SECONDS),
         counts=Counts(),
         metrics=metrics,
         metrics_port=(

@@ -83,6 +83,16 @@ def response_headers(received: Iterable[Header]) -> list[Header]:
     return kept
 
 
+def has_events(headers: Iterable[Header]) -> bool:
+    """Whether a reply with these headers (names in lower case) is an event stream."""
+    return any(name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers)
+
+
+def without_length(headers: Iterable[Header]) -> list[Header]:
+    """Those of a reply whose length is computed anew."""
+    return [header for header in headers if header[0] != b"content-length"]
+
+
 def _readable_codings(value: bytes) -> bytes:
     kept = [item.strip() for item in value.split(b",") if item.split(b";")[0].strip().lower() in READABLE_CODINGS]
     return b", ".join(kept) or b"identity"

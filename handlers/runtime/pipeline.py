@@ -110,8 +110,7 @@ class BoundOperation:
         self._services = services
         self._max_json_bytes = services.settings.RELAY_MAX_JSON_BYTES
         self._max_upload_bytes = services.settings.RELAY_MAX_UPLOAD_BYTES
-        self._total_timeout_seconds = services.settings.RELAY_TOTAL_TIMEOUT_SECONDS
-
+        self._time_limit = services.time_limit
         self._way_out = way_out(route.operation)
         self._takes_key = takes_key(route.operation, services.contract.document)
         self._counts = services.counts.of(route.operation.id, route.operation.bucket.value)
@@ -140,7 +139,7 @@ class BoundOperation:
             admitted = self._admission.enter(surplus=SURPLUS in scope)
             connection.keep_alive_seconds = self._keep_alive_seconds
         try:
-            async with asyncio.timeout(self._total_timeout_seconds):
+            with self._time_limit.block():
                 began = asyncio.get_running_loop().time()
                 reply = await self._answer(await self._admit(scope, connection, admitted), began)
                 try:

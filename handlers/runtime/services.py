@@ -20,6 +20,7 @@ from handlers.runtime.readiness import Readiness
 from handlers.runtime.remote_files import RemoteFiles
 from handlers.runtime.routes import Route
 from handlers.runtime.settings import Settings
+from handlers.runtime.time_limits import TimeLimit
 from handlers.runtime.tool_server import ToolServer
 from handlers.runtime.upstream import Upstream
 
@@ -43,6 +44,7 @@ class Services:
         local_calls: Calls operations of this relay from inside.
         tools: Offers the operations of the Actions document as tools.
         admission: Counts and limits what runs.
+        time_limit: Of every request as a whole.
         counts: What this worker has counted.
         metrics: The same of all workers together.
         metrics_port: Where they are served without a key; `None` unless a port is set.
@@ -66,6 +68,7 @@ class Services:
     local_calls: LocalCalls
     tools: ToolServer
     admission: Admission
+    time_limit: TimeLimit
     counts: Counts
     metrics: Metrics
     metrics_port: MetricsPort | None

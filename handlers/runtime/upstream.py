@@ -5,7 +5,6 @@ httpx types over the aiohttp transport, which is called directly: the httpx clie
 decoding) are not wanted here and cost several times more CPU. Bodies pass through undecoded, pieces as they come.
 """
 
-import asyncio
 import zlib
 from collections.abc import AsyncIterator
 from functools import partial
@@ -15,18 +14,18 @@ from typing import Self, cast
 
 import httpx
 from aiohttp.abc import AbstractResolver
-from httpx_aiohttp import AiohttpTransport
 
 from handlers.runtime.circuit import Circuit, CircuitState
 from handlers.runtime.counts import CANCELLED, FAILED
 from handlers.runtime.exceptions import UpstreamError, UpstreamErrorWithheld
-from handlers.runtime.headers import READABLE_CODINGS, response_headers
+from handlers.runtime.headers import READABLE_CODINGS, has_events, response_headers, without_length
 from handlers.runtime.messages import Header, Reply
 from handlers.runtime.observation import ObservedCall, note_retry
 from handlers.runtime.settings import Settings
+from handlers.runtime.time_limits import TimeLimit
 from handlers.runtime.upstream_retries import FAILURES, IDEMPOTENT_METHODS, may_repeat, named, repeat
 from handlers.runtime.upstream_slots import Slot, Slots
-from handlers.runtime.upstream_wire import new_session
+from handlers.runtime.upstream_transport import Transport, UpstreamStream, new_request
 
 MIRRORED_PREFIX = "/v1"
 # Errors are read whole before they go on, to see whether they repeat our key. Real ones have a few hundred bytes.
@@ -49,20 +48,11 @@ class Upstream:
 
     def __init__(self, settings: Settings, resolver: AbstractResolver | None = None) -> None:
         self._base_url = settings.OPENAI_BASE_URL
-        self._extensions = {
-            "timeout": {
-                "connect": settings.RELAY_CONNECT_TIMEOUT_SECONDS,
-                "read": settings.RELAY_IDLE_TIMEOUT_SECONDS,
-                # For all of it: looking the name up, and every address in turn. Nothing waits in the pool itself.
-                "pool": settings.RELAY_CONNECT_TIMEOUT_SECONDS,
-            }
-        }
-        self._idle_timeout_seconds = settings.RELAY_IDLE_TIMEOUT_SECONDS
         self._secret = settings.OPENAI_API_KEY.get_secret_value().encode()
         self._own_headers = credentials(settings)
-        tls = httpx.create_ssl_context()
-        self._transport = AiohttpTransport(
-            verify=tls, client=partial(new_session, tls, settings.RELAY_IDLE_TIMEOUT_SECONDS, resolver)
+        self._idle_limit = TimeLimit(settings.RELAY_IDLE_TIMEOUT_SECONDS)
+        self._transport = Transport(
+            settings.RELAY_CONNECT_TIMEOUT_SECONDS, settings.RELAY_IDLE_TIMEOUT_SECONDS, resolver
         )
         self._retries = settings.RELAY_UPSTREAM_RETRIES
         self.calls = 0
@@ -91,7 +81,7 @@ class Upstream:
         content: bytes | AsyncIterator[bytes] | None = None,
     ) -> Reply:
         """
-        Send one request; the reply's body is streamed and must be read or closed.
+        Send one request; the reply's body must be read or closed where it is streamed.
 
         Args:
             path: Starts with `/v1/`, values encoded.
@@ -99,7 +89,8 @@ class Upstream:
             content: `None` sends no body.
 
         Returns:
-            Upstream's status, the headers that may travel to the client, and the body as it comes, still encoded.
+            Upstream's status, the headers that may travel to the client, and the body, still encoded: as it comes, or
+            as a whole where it came with its headers.
 
         Raises:
             UpstreamQueueFull: As many calls are under way and wait as may (503).
@@ -114,20 +105,24 @@ class Upstream:
         url = f"{self._base_url}{path.removeprefix(MIRRORED_PREFIX)}"
         if query:
             url = f"{url}?{query.decode('ascii')}"
-        request = self._request(method, url, headers, content)
+        request = new_request(method, url, [*headers, *self._own_headers], content)
         self.circuit.check()
         held = self.slots.take() or await self.slots.wait()
         slot: Slot | None = held
         try:
             try:
-                response = await self._ask(request)
+                response, kept = await self._ask(request)
             except FAILURES as error:
-                response = await self._ask_again(request, error, content)
+                response, kept = await self._ask_again(request, error, content)
             if response.status_code >= HTTPStatus.BAD_REQUEST:
-                return await self._without_echoed_key(response)
+                return await self._without_echoed_key(response, kept)
+            sent = content is None or isinstance(content, bytes)  # else its body may still be on its way
+            whole = _take_whole(response, kept) if sent else None
+            if whole is not None:
+                return Reply(response.status_code, without_length(kept), whole)
             reply = Reply(
                 status=response.status_code,
-                headers=response_headers(response.headers.raw),
+                headers=kept,
                 body=self._pieces(response, held),
                 close=partial(_close, response, held),
             )
@@ -150,31 +145,19 @@ class Upstream:
         if self._secret and self._secret in content:
             raise UpstreamErrorWithheld
 
-    def _request(
-        self, method: str, url: str, headers: list[Header], content: bytes | AsyncIterator[bytes] | None
-    ) -> httpx.Request:
-        sent = [*headers, *self._own_headers]
-        if content is not None and not isinstance(content, bytes):
-            request = httpx.Request(method, url, headers=sent, content=content, extensions=self._extensions)
-            del request.headers["host"]  # httpx adds it by itself; only what the client sent may go out
-            return request
-        # A request with a `stream` gets no headers of httpx's own, and costs half of one with a `content`.
-        if content is not None:
-            sent.append((b"content-length", b"%d" % len(content)))
-        stream = httpx.ByteStream(content or b"")
-        request = httpx.Request(method, url, headers=sent, stream=stream, extensions=self._extensions)
-        request.read()
-        return request
-
-    async def _ask(self, request: httpx.Request) -> httpx.Response:
-        """Send it once, and let the circuit know how that went."""
+    async def _ask(self, request: httpx.Request) -> tuple[httpx.Response, list[Header]]:
+        """Send it once, and let the circuit know how that went; with the headers that may travel to the client."""
         probe = self.circuit.enter()
         self.calls += 1
         call = ObservedCall()
         if call.traceparent is not None:
             request.headers["traceparent"] = call.traceparent
         try:
-            response = await self._transport.handle_async_request(request)
+            if isinstance(request.stream, httpx.ByteStream):
+                with self._idle_limit.block():
+                    response = await self._transport.handle_async_request(request)
+            else:  # its time begins when the client has sent all of it
+                response = await self._transport.handle_async_request(request)
         except FAILURES as error:
             if isinstance(named(error), UpstreamError):
                 self.circuit.fail(probe)
@@ -188,10 +171,13 @@ class Upstream:
             call.end(CANCELLED)
             raise
         self.circuit.succeed()
-        call.answered(response.status_code, response.headers.raw, self._secret)
-        return response
+        kept = response_headers(response.headers.raw)
+        call.answered(response.status_code, kept, self._secret)
+        return response, kept
 
-    async def _ask_again(self, request: httpx.Request, error: Exception, content: object) -> httpx.Response:
+    async def _ask_again(
+        self, request: httpx.Request, error: Exception, content: object
+    ) -> tuple[httpx.Response, list[Header]]:
         """Send it again where that is safe; raises the relay's own error where it is not, or does not help."""
         idempotent = request.method in IDEMPOTENT_METHODS and (content is None or isinstance(content, bytes))
 
@@ -200,7 +186,7 @@ class Upstream:
             closed = self.circuit.state is CircuitState.CLOSED
             return closed and may_repeat(failure, idempotent=idempotent)
 
-        async def send() -> httpx.Response:
+        async def send() -> tuple[httpx.Response, list[Header]]:
             note_retry()
             return await self._ask(request)
 
@@ -209,7 +195,7 @@ class Upstream:
         except FAILURES as last:
             raise named(last) from None
 
-    async def _without_echoed_key(self, response: httpx.Response) -> Reply:
+    async def _without_echoed_key(self, response: httpx.Response, kept: list[Header]) -> Reply:
         """Read an error whole; hold it back when it repeats our credentials."""
         body = b""
         try:
@@ -221,15 +207,14 @@ class Upstream:
             await response.aclose()
         if len(body) > MAX_ERROR_BYTES or (self._secret and self._secret in _decoded(response, body)):
             raise UpstreamErrorWithheld
-        headers = [header for header in response_headers(response.headers.raw) if header[0] != b"content-length"]
-        return Reply(response.status_code, headers, body)
+        return Reply(response.status_code, without_length(kept), body)
 
     async def _pieces(self, response: httpx.Response, slot: Slot | None = None) -> AsyncIterator[bytes]:
         pieces = aiter(cast("httpx.AsyncByteStream", response.stream))  # the transport makes no other kind
         while True:
             try:
-                # aiohttp 3.14 forgets both its reader and its own timeout when a chunk behind the headers is malformed.
-                async with asyncio.timeout(self._idle_timeout_seconds):
+                # Also because aiohttp 3.14 forgets its reader when a chunk behind the headers is malformed.
+                with self._idle_limit.block():
                     piece = await anext(pieces)
             except StopAsyncIteration:
                 if slot is not None:
@@ -251,6 +236,12 @@ def credentials(settings: Settings) -> list[Header]:
     if settings.OPENAI_PROJECT_ID:
         own.append((b"openai-project", settings.OPENAI_PROJECT_ID.encode()))
     return own
+
+
+def _take_whole(response: httpx.Response, headers: list[Header]) -> bytes | None:
+    """The body where it came with the headers; an event stream stays one, however soon it has ended."""
+    stream = response.stream
+    return stream.take_whole() if isinstance(stream, UpstreamStream) and not has_events(headers) else None
 
 
 async def _close(response: httpx.Response, slot: Slot) -> None:

@@ -20,7 +20,7 @@ EXAMPLE = {"model": "gpt-6-luna", "input": "Say hello.", "brand_new": {"a": [1.5
 def ask(request_of: MakeRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Asks for a stream and returns the request that reached the upstream with its body."""
     double = UpstreamDouble()
-    monkeypatch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda verify, client: double)
+    monkeypatch.setattr("handlers.runtime.upstream.Transport", lambda *_: double)
     services = create_services(Settings.model_validate({"OPENAI_BASE_URL": "https://api.example/v1"}))
 
     def send(raw: bytes, **fields: Any) -> tuple[httpx.Request, bytes]:

@@ -29,7 +29,7 @@ def upstream_double() -> UpstreamDouble:
 def services(upstream_double: UpstreamDouble) -> Services:
     """Services of a relay whose only key is the bootstrap key."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda verify, client: upstream_double)
+        patch.setattr("handlers.runtime.upstream.Transport", lambda *_: upstream_double)
         return create_services(
             Settings.model_validate({"OPENAI_BASE_URL": "https://api.example/v1", "RELAY_KEY": RELAY_KEY})
         )
@@ -53,5 +53,5 @@ def fresh_upstream(upstream_double: UpstreamDouble) -> UpstreamDouble:
 def transport(monkeypatch: pytest.MonkeyPatch) -> Transport:
     """The transport that the next `Upstream` is given."""
     made = Transport()
-    monkeypatch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda verify, client: made)
+    monkeypatch.setattr("handlers.runtime.upstream.Transport", lambda *_: made)
     return made

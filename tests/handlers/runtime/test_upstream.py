@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers.runtime.exceptions import UpstreamProtocolError
+from handlers.runtime.exceptions import UpstreamProtocolError, UpstreamTimeout
 from handlers.runtime.settings import Settings
 from handlers.runtime.upstream import Upstream
 from tests.handlers.runtime.transports import KEY, Pieces, Transport, upstream
@@ -84,7 +84,7 @@ def test_a_query_means_the_same_upstream(query: str) -> None:
     """Whatever a client may write into a query, the upstream reads the same names and values in the same order."""
     transport = Transport()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda verify, client: transport)
+        patch.setattr("handlers.runtime.upstream.Transport", lambda *_: transport)
         asyncio.run(upstream().send("GET", "/v1/files", query=query.encode(), headers=[]))
     sent = transport.requests[0].url.query.decode()
     assert parse_qsl(sent, keep_blank_values=True) == parse_qsl(query, keep_blank_values=True)
@@ -97,7 +97,7 @@ def test_an_encoded_path_stays_as_it_is(value: str) -> None:
     encoded = quote(value.encode("utf-8", "surrogatepass"), safe="!$&'()*+,;=:@-._~")
     transport = Transport()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda verify, client: transport)
+        patch.setattr("handlers.runtime.upstream.Transport", lambda *_: transport)
         asyncio.run(upstream().send("GET", f"/v1/models/{encoded}", headers=[]))
     assert transport.requests[0].url.raw_path.decode() == f"/v1/models/{encoded}"
 
@@ -131,9 +131,33 @@ async def test_every_call_is_counted(transport: Transport) -> None:
     assert client.calls == 2
 
 
-async def test_timeouts_come_from_the_settings(transport: Transport) -> None:
-    """Connecting and waiting for bytes have their limits from the settings."""
-    client = upstream(RELAY_CONNECT_TIMEOUT_SECONDS=1.5, RELAY_IDLE_TIMEOUT_SECONDS=2.5)
-    await client.send("GET", "/v1/models", headers=[])
-    timeout = transport.requests[0].extensions["timeout"]
-    assert (timeout["connect"], timeout["read"]) == (1.5, 2.5)
+async def test_an_upstream_that_stays_silent_is_given_up(transport: Transport) -> None:
+    """Without an answer to a whole request within the time that is set, the caller hears of it."""
+
+    class Silent(Transport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("handlers.runtime.upstream.Transport", lambda *_: Silent())
+        client = upstream(RELAY_IDLE_TIMEOUT_SECONDS=0.05)
+    with pytest.raises(UpstreamTimeout):
+        await client.send("POST", "/v1/responses", headers=[], content=b"{}")
+
+
+async def test_a_stream_that_falls_silent_is_given_up(transport: Transport) -> None:
+    """The same holds for every piece of an answer."""
+
+    class Stuck(Pieces):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"first"
+            await asyncio.Event().wait()
+
+    transport.answer = lambda: httpx.Response(200, stream=Stuck())
+    reply = await upstream(RELAY_IDLE_TIMEOUT_SECONDS=0.05).send("GET", "/v1/models", headers=[])
+    assert not isinstance(reply.body, bytes)
+    pieces = aiter(reply.body)
+    assert await anext(pieces) == b"first"
+    with pytest.raises(UpstreamTimeout):
+        await anext(pieces)

@@ -62,7 +62,7 @@ class Plan(httpx.AsyncBaseTransport):
 def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The transport of the next `Upstream`."""
     made = Plan()
-    monkeypatch.setattr("handlers.runtime.upstream.AiohttpTransport", lambda verify, client: made)
+    monkeypatch.setattr("handlers.runtime.upstream.Transport", lambda *_: made)
     return made
 
 
