@@ -24,6 +24,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+# Under which name the server puts a `Departure` into a request's scope.
+DEPARTURE = "relay.departure"
+
+
 def new_request_id() -> str:
     """A fresh id for one request, as in `x-relay-request-id`."""
     return f"rly_{secrets.token_hex(12)}"
@@ -31,6 +35,48 @@ def new_request_id() -> str:
 
 class ClientGone(Exception):
     """The client left while its body was still being read."""
+
+
+class Departure:
+    """
+    Tells at once that a client has left, where the server knows; it stands in the scope under `DEPARTURE`.
+
+    Waiting for ASGI's "http.disconnect" tells it as well, in a task of its own for every request.
+
+    Args:
+        read_on: Called when somebody wants to be told: a server that does not read hears of no end.
+    """
+
+    __slots__ = ("_left", "_read_on", "_told")
+
+    def __init__(self, read_on: Callable[[], None]) -> None:
+        self._read_on = read_on
+        self._left = False
+        self._told: Callable[[], None] | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody wants to be told; whatever the client still sends is then read by nobody."""
+        return self._told is not None
+
+    def tell(self, told: Callable[[], None]) -> None:
+        """Call this when the client leaves, now if it has left already."""
+        self._told = told
+        if self._left:
+            told()
+        else:
+            self._read_on()
+
+    def forget(self) -> None:
+        """Call nobody any more."""
+        self._told = None
+
+    def leave(self) -> None:
+        """Note that the client has left; the server calls this."""
+        self._left = True
+        told, self._told = self._told, None
+        if told is not None:
+            told()
 
 
 class Connection:
@@ -43,16 +89,24 @@ class Connection:
         method: `HEAD` replies are sent without their body.
         request_id: The relay's id; every reply carries it.
         observation: What is noticed about the request.
+        departure: Tells when the client leaves; without it, a task waits for that.
     """
 
     def __init__(
-        self, receive: Receive, send: Send, method: str, request_id: str, observation: Observation | None = None
+        self,
+        receive: Receive,
+        send: Send,
+        method: str,
+        request_id: str,
+        observation: Observation | None = None,
+        departure: Departure | None = None,
     ) -> None:
         self._receive = receive
         self._send = send
         self._method = method
         self.request_id = request_id
         self._task = asyncio.current_task()
+        self._departure = departure
         self._watcher: asyncio.Task[None] | None = None
         self._finishing = False  # the server reports "disconnect" after a complete reply as well
         self.gone = False
@@ -106,13 +160,17 @@ class Connection:
 
     def watch(self) -> None:
         """Cancel the task when the client leaves. The body must have been read."""
-        if self._watcher is None and not self.gone:
+        if self._departure is not None:
+            self._departure.tell(self._leave)
+        elif self._watcher is None and not self.gone:
             self._watcher = asyncio.create_task(self._watch())
 
     def stop_watching(self) -> None:
         """Stop; the request is over and leaving has no consequence any more."""
         self._finishing = True
-        if self._watcher is not None:
+        if self._departure is not None:
+            self._departure.forget()
+        elif self._watcher is not None:
             self._watcher.cancel()
 
     async def send(self, reply: Reply) -> None:

@@ -10,7 +10,7 @@ import time
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handlers.runtime.connection import ClientGone, Connection, new_request_id
+from handlers.runtime.connection import DEPARTURE, ClientGone, Connection, new_request_id
 from handlers.runtime.counts import ANSWERED, CLIENT_GONE, Counts
 from handlers.runtime.errors import ERROR_TABLE, error_to_reply
 from handlers.runtime.exceptions import InternalError, RelayError
@@ -42,7 +42,7 @@ class Edge:
             return
         started = time.perf_counter()
         observation = Observation(self._counts.unmatched)
-        connection = Connection(receive, send, scope["method"], new_request_id(), observation)
+        connection = Connection(receive, send, scope["method"], new_request_id(), observation, scope.get(DEPARTURE))
         scope[CONNECTION] = connection
         if self._tracing is not None:
             observation.trace = self._tracing.begin(scope["method"], scope["headers"], connection.request_id)

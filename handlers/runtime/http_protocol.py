@@ -18,7 +18,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from handlers.runtime.admission import SURPLUS
-from handlers.runtime.connection import new_request_id
+from handlers.runtime.connection import DEPARTURE, Departure, new_request_id
 from handlers.runtime.errors import ERROR_TABLE, error_to_reply
 from handlers.runtime.exceptions import (
     HeadersTooLarge,
@@ -112,6 +112,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unsent_bytes = 0
         self._unsent_since = 0.0
         self._running: RequestResponseCycle | None = None
+        self._departure: Departure  # of the newest request
 
     # ── What the transport reports ────────────────────
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -149,6 +150,11 @@ class HttpProtocol(HttpToolsProtocol):
             if len(self._head) > self._limits.max_header_bytes + self._limits.max_request_line_bytes:
                 self._refuse(HeadersTooLarge())
         self._chunk = b""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever works for this client."""
+        super().connection_lost(exc)
+        self._tell_departure()
 
     def resume_writing(self) -> None:
         """Go on writing: the client has taken what was held back for it."""
@@ -195,8 +201,10 @@ class HttpProtocol(HttpToolsProtocol):
             upgrade=self.parser.should_upgrade(),
         )
         self._check_size()
+        scope = cast("dict[str, object]", self.scope)
+        self._departure = scope[DEPARTURE] = Departure(self.flow.resume_reading)
         if self._surplus:
-            cast("dict[str, object]", self.scope)[SURPLUS] = True
+            scope[SURPLUS] = True
         if self.parser.should_upgrade() and self._should_upgrade():
             if self._surplus or self._draining:
                 raise Overloaded
@@ -216,6 +224,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Take a piece of the body."""
         self._stretch_bytes += len(body)
         super().on_body(body)
+        if self.flow.read_paused and self._departure.awaited:  # the operation takes no body; its client may still leave
+            self.cycle.body.clear()
+            self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         """Note that the whole request has arrived."""
@@ -284,6 +295,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
+    def _tell_departure(self) -> None:
+        """Only what runs has somebody to tell; what waits behind it has not begun."""
+        if self._running is not None and not self._running.response_complete:
+            cast("Departure", cast("dict[str, object]", self._running.scope)[DEPARTURE]).leave()
+
     def _check_size(self) -> None:
         if len(self.headers) > self._limits.max_headers:
             raise HeadersTooLarge
@@ -314,6 +330,7 @@ class HttpProtocol(HttpToolsProtocol):
             # Whoever works for it must stop, and must not write behind what is written here.
             cycle.disconnected = True
             cycle.message_event.set()
+            self._tell_departure()
             if cycle.response_started:
                 self.transport.abort()
                 return
