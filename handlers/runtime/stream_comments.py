@@ -43,7 +43,8 @@ class StreamComments:
         self._tail = b""
         self._between_events = True
         self._silent_since = 0.0
-        self._sending = asyncio.Lock()
+        self._sending = False
+        self._commented: asyncio.Event | None = None  # while a comment is on its way
 
     async def pass_on(self, pieces: AsyncIterator[bytes]) -> None:
         """
@@ -57,10 +58,13 @@ class StreamComments:
         comments = asyncio.create_task(self._comment())
         try:
             async for piece in pieces:
-                async with self._sending:  # a comment that has begun comes first
-                    self._note(piece)
-                    await self._send(piece)
-                    self._silent_since = loop.time()
+                if self._commented is not None:  # it has begun, so it comes first
+                    await self._commented.wait()
+                self._sending = True
+                self._note(piece)
+                await self._send(piece)
+                self._silent_since = loop.time()
+                self._sending = False
         finally:
             comments.cancel()
             await asyncio.wait([comments])
@@ -75,7 +79,11 @@ class StreamComments:
             await asyncio.sleep(self._silent_since + self._seconds - loop.time())
             if loop.time() < self._silent_since + self._seconds:
                 continue
-            if self._between_events and not self._sending.locked():
-                async with self._sending:
+            if self._between_events and not self._sending:
+                self._commented = asyncio.Event()
+                try:
                     await self._send(COMMENT)
+                finally:
+                    self._commented.set()
+                    self._commented = None
             self._silent_since = loop.time()
