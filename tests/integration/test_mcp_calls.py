@@ -542,7 +542,7 @@ async def test_running_calls_finish_after_sigterm(
         for reply in await asyncio.gather(*tasks):
             assert answer_of(reply)["result"]["structuredContent"]["object"] == "list"
         assert relay.process.wait(STOP_TIMEOUT_SECONDS) == 0
-    assert '"level": "error"' not in relay.printed()
+    assert '"level":"error"' not in relay.printed()
 
 
 async def test_a_call_without_end_does_not_keep_a_relay_alive(

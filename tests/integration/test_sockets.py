@@ -94,7 +94,7 @@ def has_come(upstream: SimulatedUpstream, count: int) -> bool:
 
 def ended_of(relay: RelayProcess, key: MadeKey) -> int:
     """How many sessions of a key have ended."""
-    return sum('"messages_in"' in line and f'"key": "{key.id}"' in line for line in relay.printed().splitlines())
+    return sum('"messages_in"' in line and f'"key":"{key.id}"' in line for line in relay.printed().splitlines())
 
 
 def last_line(relay: RelayProcess) -> dict[str, object]:
@@ -163,7 +163,7 @@ class TestWhatPasses:
             await sending
             assert received == [str(number) for number in range(SMALL_MESSAGES)]
             await client.close(4001, "enough")
-        wait_until(lambda: '"close_code": 4001' in relay.printed())
+        wait_until(lambda: '"close_code":4001' in relay.printed())
         line = last_line(relay)
         counted = (line["messages_in"], line["messages_out"], line["bytes_in"])
         assert counted == (SMALL_MESSAGES, SMALL_MESSAGES + 1, sum(len(str(n)) for n in range(SMALL_MESSAGES)))
@@ -405,7 +405,7 @@ class TestEnds:
                 with RawConnection(relay.url) as raw:
                     raw.send_head("GET", PATH, {**HANDSHAKE, **relay.headers}.items())
                     assert raw.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
-                    await asyncio.to_thread(wait_until, lambda: '"ended": "client_gone"' in relay.printed())
+                    await asyncio.to_thread(wait_until, lambda: '"ended":"client_gone"' in relay.printed())
 
     async def test_a_message_beyond_the_limit_ends_it(self, limited: LimitedRelay, upstream: SimulatedUpstream) -> None:
         """Either side's too long message ends the session with 1009; one at the limit passes."""
@@ -547,8 +547,8 @@ class TestVanishing:
             assert record.ended_at is not None
             slowest = max(slowest, record.ended_at - left)
         assert slowest < BOUND_SECONDS, f"{slowest * 1000:.0f} ms"
-        wait_until(lambda: relay.printed()[printed_before:].count('"outcome": "client_gone"') == CLIENTS)
-        assert '"level": "error"' not in relay.printed()[printed_before:]
+        wait_until(lambda: relay.printed()[printed_before:].count('"outcome":"client_gone"') == CLIENTS)
+        assert '"level":"error"' not in relay.printed()[printed_before:]
         wait_until(lambda: open_connections(relay, upstream_server.url) <= open_before)
 
 

@@ -244,7 +244,7 @@ def test_the_log_says_how_often_a_request_was_sent_again(tmp_path: Path) -> None
     """One line a request, whatever it took."""
     with refusing_address() as url, running_relay(tmp_path, url) as relay:
         assert_relay_error(post(relay), exc.UpstreamUnreachable)
-        wait_until(lambda: '"outcome": "upstream_unreachable"' in relay.printed())
+        wait_until(lambda: '"outcome":"upstream_unreachable"' in relay.printed())
         lines = [json.loads(line) for line in relay.printed().splitlines() if line.startswith("{")]
     (line,) = (line for line in lines if line.get("operation") == "createResponse")
     assert (line["retries"], line["upstream_calls"]) == (2, 3)

@@ -194,7 +194,7 @@ class Bench:
         again = self.ask()
         if again.status != 200:
             wrong.append(f"a plain request afterwards: {again}")
-        if '"event": "defect"' in printed or "Traceback" in printed:
+        if '"event":"defect"' in printed or "Traceback" in printed:
             wrong.append("a defect in the log")
         deadline = time.monotonic() + SETTLE_SECONDS
         while (left := self._left_over()) and time.monotonic() < deadline:

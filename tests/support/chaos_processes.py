@@ -103,7 +103,7 @@ def _clock() -> Observed:
                 keyed = exchange(relay.url, request, "GET")
                 statuses.append(f"{days:+d} d: {exchange(relay.url, request_for(relay, 'polite'))}, {keyed}")
             seen = stream()
-            negative = len(re.findall(r'"ms": -', relay.printed()))
+            negative = len(re.findall(r'"ms":-', relay.printed()))
     whole = seen.complete and seen.body.count(b"data:") == _STREAM_EVENTS
     observed = f"{'; '.join(statuses)}; stream {'whole' if whole else 'NOT whole'}, {negative} negative durations"
     expected = ["+1 d: 200, 401 `invalid_key`", "-1 d: 200, 200", "+0 d: 200, 200"]

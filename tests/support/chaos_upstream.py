@@ -46,7 +46,7 @@ def _killed_in_mid_read(bench: Bench) -> Observed:
         seen = result()
     finally:
         bench.upstream.start()
-    repeated = re.search(r'"retries": (\d+)', bench.relay.printed()[printed:])
+    repeated = re.search(r'"retries":(\d+)', bench.relay.printed()[printed:])
     observed = f"{seen}, sent again {repeated[1] if repeated else 0} times"
     return observed, seen.code == CODE["refused"] and repeated is not None
 

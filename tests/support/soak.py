@@ -32,7 +32,7 @@ from tests.support.soak_traffic import KINDS, RECORDING_BYTES, TIMEOUT_SECONDS, 
 MINUTES = 30.0
 SAMPLE_SECONDS = 5.0
 GROWTH_LIMIT_MB = 1.0
-FAULT_LINES = ('"event": "defect"', "Traceback")
+FAULT_LINES = ('"event":"defect"', "Traceback")
 LIBRARIES = ("uvicorn", "uvloop", "httptools", "aiohttp", "connexion", "mcp", "websockets")
 
 
