@@ -26,7 +26,7 @@ def print_summary(console: Console, services: Services, url: str) -> None:
         ("relay", f"{url} (contract {contract.version})"),
         ("upstream", services.settings.OPENAI_BASE_URL),
         ("SDK clients", f"base_url {url}/v1; {served} operations served, {refused} refused by the contract"),
-        ("assistants", f"{url}{_tools_path(contract)} for MCP clients, {len(services.tools.tools)} tools"),
+        ("assistants", f"{url}{_tools_path(contract)} for MCP clients, {len(services.tools.offer.tools)} tools"),
         ("buckets", ", ".join(f"{bucket} {counts[bucket]}" for bucket in Bucket)),
         ("documents", f"{url}/openapi.json {url}/openapi.actions.json {url}/docs"),
         ("keys", ", ".join(f"{key.id} ({' '.join(sorted(key.scopes))})" for key in services.keys.keys)),

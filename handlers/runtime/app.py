@@ -43,7 +43,7 @@ from handlers.runtime.services import Services
 from handlers.runtime.settings import Settings
 from handlers.runtime.sockets import SocketRelay
 from handlers.runtime.time_limits import TimeLimit
-from handlers.runtime.tool_server import ToolServer
+from handlers.runtime.tool_server import ToolOffer, ToolServer
 from handlers.runtime.upstream import Upstream
 
 GENERATED = Path(codegen.__file__).parent.parent / "spec" / "generated"
@@ -94,11 +94,9 @@ def create_services(settings: Settings, folder: Path = GENERATED) -> Services:
         local_calls=local_calls,
         origins=_origins(settings),
         tools=ToolServer(
-            build_tools(full, actions),
-            index,
-            local_calls,
-            version=full.version,
-            max_body_bytes=settings.RELAY_MAX_JSON_BYTES,
+            ToolOffer(
+                tuple(build_tools(full, actions)), index, local_calls, full.version, settings.RELAY_MAX_JSON_BYTES
+            )
         ),
         admission=admission,
         time_limit=TimeLimit(settings.RELAY_TOTAL_TIMEOUT_SECONDS),

@@ -6,7 +6,7 @@ message comes. Not for: deciding who may ask; every call is a request of its own
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,13 +30,11 @@ from starlette.types import ASGIApp
 from codegen.tools import Tool
 from handlers.runtime.errors import describe_error, error_to_reply
 from handlers.runtime.exceptions import InternalError, RelayError, UnknownOperation
-from handlers.runtime.local_calls import LocalCalls
-from handlers.runtime.matching import OperationIndex
 from handlers.runtime.messages import Progress, Reply, Request
 from handlers.runtime.routes import Route
 from handlers.runtime.tool_requests import arguments_to_call
 from handlers.runtime.tool_results import reply_to_result
-from handlers.runtime.tool_server import REQUEST
+from handlers.runtime.tool_server import REQUEST, ToolOffer
 
 # Often enough for people to see that something happens, and for clients that give up after a silent minute.
 PROGRESS_SECONDS = 2.0
@@ -57,36 +55,24 @@ class ToolProtocol:
     The protocol's server side over the tools of one relay; keeps nothing between messages.
 
     Args:
-        tools: One per operation of the Actions document.
-        index: Paths to routes; a call must lead to the tool's own operation.
-        calls: Runs the calls.
-        version: Of the contract.
-        max_body_bytes: Of one message.
+        offer: What it answers about.
     """
 
-    def __init__(
-        self,
-        tools: Sequence[Tool],
-        index: OperationIndex[Route],
-        calls: LocalCalls,
-        *,
-        version: str,
-        max_body_bytes: int,
-    ) -> None:
-        self._tools = {tool.name: tool for tool in tools}
-        self._listed = ListToolsResult(tools=[_describe(tool) for tool in tools])
-        self._index = index
-        self._calls = calls
+    def __init__(self, offer: ToolOffer) -> None:
+        self._tools = {tool.name: tool for tool in offer.tools}
+        self._listed = ListToolsResult(tools=[_describe(tool) for tool in offer.tools])
+        self._index = offer.index
+        self._calls = offer.calls
         server: Server[Any] = Server(
             "chatgpt-team-relay",
-            version=version,
+            version=offer.version,
             title="Team relay",
             instructions=_INSTRUCTIONS,
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             get_tool_input_schema=self._input_schema,
         )
-        self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=max_body_bytes)
+        self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=offer.max_body_bytes)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ASGIApp]:

@@ -7,7 +7,8 @@ tells clients of one key apart, so that a notice of cancellation ends the right 
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -35,32 +36,36 @@ _REQUEST_CANCELLED = -32800  # as the Language Server Protocol numbers it; MCP h
 _Call = tuple[str, bytes, str | int]
 
 
-class ToolServer:
+@dataclass(frozen=True, slots=True)
+class ToolOffer:
     """
-    Answers messages; the SDK behind it is loaded with the first.
+    What is offered, and what its calls need.
 
     Args:
         tools: One per operation of the Actions document.
-        index: Paths to routes.
+        index: Paths to routes; a call must lead to the tool's own operation.
         calls: Runs the calls.
         version: Of the contract.
         max_body_bytes: Of one message.
     """
 
-    def __init__(
-        self,
-        tools: Sequence[Tool],
-        index: OperationIndex[Route],
-        calls: LocalCalls,
-        *,
-        version: str,
-        max_body_bytes: int,
-    ) -> None:
-        self.tools = tuple(tools)
-        self._index = index
-        self._calls = calls
-        self._version = version
-        self._max_body_bytes = max_body_bytes
+    tools: tuple[Tool, ...]
+    index: OperationIndex[Route]
+    calls: LocalCalls
+    version: str
+    max_body_bytes: int
+
+
+class ToolServer:
+    """
+    Answers messages; the SDK behind it is loaded with the first.
+
+    Args:
+        offer: What it answers about.
+    """
+
+    def __init__(self, offer: ToolOffer) -> None:
+        self.offer = offer
         self._starting: asyncio.Future[ASGIApp] | None = None
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -122,9 +127,7 @@ class ToolServer:
     async def _serve(self, started: asyncio.Future[ASGIApp]) -> None:
         try:
             module = await asyncio.to_thread(import_module, _PROTOCOL)
-            protocol = module.ToolProtocol(
-                self.tools, self._index, self._calls, version=self._version, max_body_bytes=self._max_body_bytes
-            )
+            protocol = module.ToolProtocol(self.offer)
             async with protocol.running() as app:
                 started.set_result(app)
                 await self._stop.wait()

@@ -14,10 +14,11 @@ from handlers.runtime.exceptions import InvalidBody, NotAcceptable
 from handlers.runtime.local_calls import LocalCalls
 from handlers.runtime.matching import OperationIndex
 from handlers.runtime.messages import Reply, Request
-from handlers.runtime.tool_server import MAX_SESSION_ID_CHARACTERS, REQUEST, SESSION_HEADER, ToolServer
+from handlers.runtime.tool_server import MAX_SESSION_ID_CHARACTERS, REQUEST, SESSION_HEADER, ToolOffer, ToolServer
 from tests.handlers.conftest import MakeRequest
 from tests.handlers.runtime.asgi import PATIENCE_SECONDS
 
+OFFER = ToolOffer((), OperationIndex([]), LocalCalls(), version="1.2.3", max_body_bytes=100)
 SESSION = (SESSION_HEADER, b"session-1")
 HeaderLines = list[tuple[bytes, bytes]]
 EVENTS: HeaderLines = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -129,7 +130,7 @@ async def server(protocol: Protocol) -> AsyncIterator[ToolServer]:
     """A server of no tools before that SDK; nothing may stay behind in it."""
     del protocol
     before = asyncio.all_tasks()
-    server = ToolServer([], OperationIndex([]), LocalCalls(), version="1.2.3", max_body_bytes=100)
+    server = ToolServer(OFFER)
     yield server
     async with asyncio.timeout(PATIENCE_SECONDS):
         await server.close()
@@ -203,7 +204,7 @@ async def test_who_leaves_during_the_start_does_not_spoil_it(
 
 async def test_closing_ends_the_sdk(protocol: Protocol, message_of: Callable[..., Request]) -> None:
     """And closing a server that was never asked does nothing."""
-    server = ToolServer([], OperationIndex([]), LocalCalls(), version="1.2.3", max_body_bytes=100)
+    server = ToolServer(OFFER)
     await server.close()
     await in_time(server.exchange(message_of("ping", id=1)))
     await in_time(server.close())
