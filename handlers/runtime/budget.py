@@ -8,15 +8,14 @@ way. Not for SDK clients: they get what the upstream sends.
 
 import asyncio
 import json
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from codegen.contract import Bucket, Operation, Scope
+from handlers.runtime.content_coding import DecodedTooLong, Undecodable, decode_body
 from handlers.runtime.exceptions import UpstreamProtocolError, UpstreamTimeout
-from handlers.runtime.headers import READABLE_CODINGS
 from handlers.runtime.messages import Header, Reply, Request
 from handlers.runtime.shortening import escaped_length, fitting_end, shorten
 
@@ -156,21 +155,12 @@ def decoded_body(body: bytes, headers: list[Header]) -> bytes:
     Raises:
         UpstreamProtocolError: It cannot be undone, or unfolds into more than `MAX_READ_BYTES` (502).
     """
-    coding = next((value.lower() for name, value in headers if name == b"content-encoding"), b"identity")
-    if coding == b"identity" or not body:
-        return body
-    if coding not in READABLE_CODINGS:
-        raise UpstreamProtocolError
     try:
-        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and deflate apart by itself
-        plain = decoder.decompress(body, MAX_READ_BYTES)
-    except zlib.error:
+        return decode_body(body, headers, MAX_READ_BYTES)
+    except DecodedTooLong:
+        raise _too_long() from None
+    except Undecodable:
         raise UpstreamProtocolError from None
-    if decoder.unconsumed_tail:
-        raise _too_long()
-    if not decoder.eof or decoder.unused_data:
-        raise UpstreamProtocolError
-    return plain
 
 
 @asynccontextmanager

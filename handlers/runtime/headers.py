@@ -6,6 +6,7 @@ Credentials cross in neither direction: the upstream sees the relay's own, the c
 
 from collections.abc import Iterable
 
+from handlers.runtime.content_coding import READABLE_CODINGS
 from handlers.runtime.messages import Header
 
 # Client to upstream. `content-length` only travels with streamed bodies; JSON lengths are computed anew. `traceparent`
@@ -24,7 +25,6 @@ REQUEST_HEADERS = frozenset(
         b"x-client-request-id",
     }
 )
-READABLE_CODINGS = frozenset({b"gzip", b"deflate", b"identity"})
 # Telemetry of the official SDKs; upstream reads the timeout and the retry count from it.
 REQUEST_HEADER_PREFIXES = (b"x-stainless-",)
 

@@ -5,7 +5,6 @@ httpx types over the aiohttp transport, which is called directly: the httpx clie
 decoding) are not wanted here and cost several times more CPU. Bodies pass through undecoded, pieces as they come.
 """
 
-import zlib
 from collections.abc import AsyncIterator
 from functools import partial
 from http import HTTPStatus
@@ -16,9 +15,10 @@ import httpx
 from aiohttp.abc import AbstractResolver
 
 from handlers.runtime.circuit import Circuit, CircuitState
+from handlers.runtime.content_coding import Undecodable, decode_body
 from handlers.runtime.counts import CANCELLED, FAILED
 from handlers.runtime.exceptions import UpstreamError, UpstreamErrorWithheld
-from handlers.runtime.headers import READABLE_CODINGS, has_events, response_headers, without_length
+from handlers.runtime.headers import has_events, response_headers, without_length
 from handlers.runtime.messages import Header, Reply
 from handlers.runtime.observation import ObservedCall, note_retry
 from handlers.runtime.settings import Settings
@@ -205,8 +205,13 @@ class Upstream:
                     break
         finally:
             await response.aclose()
-        if len(body) > MAX_ERROR_BYTES or (self._secret and self._secret in _decoded(response, body)):
+        if len(body) > MAX_ERROR_BYTES:
             raise UpstreamErrorWithheld
+        if self._secret:
+            try:
+                self.check_echo(decode_body(body, kept, MAX_ERROR_BYTES))
+            except Undecodable:  # so nobody knows what it says
+                raise UpstreamErrorWithheld from None
         return Reply(response.status_code, without_length(kept), body)
 
     async def _pieces(self, response: httpx.Response, slot: Slot | None = None) -> AsyncIterator[bytes]:
@@ -249,26 +254,3 @@ async def _close(response: httpx.Response, slot: Slot) -> None:
         await response.aclose()
     finally:
         slot.release()
-
-
-def _decoded(response: httpx.Response, body: bytes) -> bytes:
-    """
-    Undo the content coding of an error.
-
-    Raises:
-        UpstreamErrorWithheld: It cannot be undone, so nobody knows what it says (502).
-    """
-    coding = response.headers.get("content-encoding", "identity").lower()
-    if coding == "identity" or not body:
-        return body
-    if coding.encode() not in READABLE_CODINGS:
-        raise UpstreamErrorWithheld
-    try:
-        decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and deflate apart by itself
-        decoded = decoder.decompress(body, MAX_ERROR_BYTES)
-    except zlib.error:
-        raise UpstreamErrorWithheld from None
-    # Cut short, or it unfolds into more than an error may have, or a second member follows, which nobody has read.
-    if not decoder.eof or decoder.unused_data:
-        raise UpstreamErrorWithheld
-    return decoded
