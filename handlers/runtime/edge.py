@@ -65,6 +65,9 @@ class Edge:
             connection.stop_watching()
             self._counts.active.discard(connection)
             OBSERVATION.reset(before)
+            # The server's part of the request knows the scope, and the connection knows it: a circle that would be
+            # left to the garbage collection after every request.
+            del scope[CONNECTION]
         seconds = time.perf_counter() - started
         self._counts.end(connection, outcome, seconds, inside=INSIDE in scope)
         if observation.trace is not None:

@@ -60,6 +60,19 @@ async def test_an_answered_request_writes_one_line() -> None:
     assert line["request_id"].startswith("rly_")
 
 
+@pytest.mark.parametrize("inner", [Inner(reply=Reply(200, [])), Inner(error=InvalidBody("no"))])
+async def test_a_request_leaves_no_circle_behind(inner: Inner) -> None:
+    """What a server keeps of a request does not lead back to it, so it is freed without the garbage collector."""
+    incoming: asyncio.Queue[Message] = asyncio.Queue()
+    scope = {"type": "http", "method": "POST"}
+
+    async def send(_message: Message) -> None:
+        """Take it."""
+
+    await Edge(inner)(scope, incoming.get, send)
+    assert scope == {"type": "http", "method": "POST"}
+
+
 async def test_a_refusal_writes_its_code() -> None:
     """A refused request is logged under the code that the client got."""
     sent, (line,) = await run(Inner(error=InvalidBody("no")))
