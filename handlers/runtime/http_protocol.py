@@ -107,6 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._begins_chunk = True
         self._pipelined = False
         self._since = 0.0  # when the head, or the present stretch of the body, began; 0 between requests
+        self._idle_since = 0.0  # when the last reply was complete
         self._stretch_bytes = 0
         self._trailer_bytes = 0
         self._unsent_bytes = 0
@@ -237,8 +238,16 @@ class HttpProtocol(HttpToolsProtocol):
     # ── What the server reports ───────────────────────
     def on_response_complete(self) -> None:
         """Go on to the next request, or wait for it: only for a moment when the relay is ending."""
-        super().on_response_complete()
-        if self._draining and not self.transport.is_closing():
+        # uvicorn's own sets a timer for every reply, which the next request ends; `check_progress` looks instead.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+        if self._draining:
             self._linger()
 
     def shutdown(self) -> None:
@@ -259,8 +268,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._stalled(now):
             _log.info("connection", outcome="reply_not_taken")
             self.transport.abort()
-        elif self._over or not self._since or self.transport.is_closing():
+        elif self._over or self.transport.is_closing():
             return
+        elif not self._since:
+            if not self._busy and now - self._idle_since > self.timeout_keep_alive:
+                self.transport.close()
         elif self.flow.read_paused:  # the relay does not take what comes, so the client cannot be slow
             self._since = now
             self._stretch_bytes = 0

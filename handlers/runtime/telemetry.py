@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
 import orjson
@@ -31,6 +32,7 @@ def configure_logging(log_format: LogFormat, level: int = logging.INFO) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    fast: list[structlog.typing.Processor] = [structlog.processors.add_log_level, _TRACEBACKS, _as_bytes]
     renderer: list[structlog.typing.Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer(_as_text)]
         if as_json
@@ -39,7 +41,7 @@ def configure_logging(log_format: LogFormat, level: int = logging.INFO) -> None:
         ]
     )
     structlog.configure(
-        processors=[*shared, _TRACEBACKS, _as_bytes] if as_json else [*shared, *renderer],
+        processors=fast if as_json else [*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=(
             structlog.BytesLoggerFactory(cast("BinaryIO", _Lines(sys.stderr.buffer)))
@@ -64,9 +66,11 @@ def _as_text(event: structlog.typing.EventDict, **_: object) -> str:
 
 
 def _as_bytes(_logger: object, _name: str, event: structlog.typing.EventDict) -> bytes:
+    event["timestamp"] = datetime.now(UTC)
     try:
-        return orjson.dumps(event, default=repr)
+        return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
     except orjson.JSONEncodeError:  # an integer beyond 64 bits, half of a surrogate pair
+        event["timestamp"] = event["timestamp"].isoformat().replace("+00:00", "Z")
         return _ENCODER.encode(event).encode()
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -354,3 +355,27 @@ def hold(narrow: Narrow, key: MadeKey) -> RawConnection:
     headers = {**key.headers, "Content-Type": "application/json"}
     connection.send(raw_request("POST", "/v1/responses", headers.items(), BODY))
     return connection
+
+
+def test_a_connection_that_waits_is_kept_and_one_that_waits_too_long_is_closed() -> None:
+    """A kept connection takes the next request for a while; then it ends without a word, as HTTP has it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        for name in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{name}.complete"})
+
+    server = ServerThread(app)
+    server._server.config.timeout_keep_alive = 1
+    with server, RawConnection(server.url) as connection:
+        for _ in range(2):
+            assert connection.exchange("GET", "/").status == HTTPStatus.NO_CONTENT
+            time.sleep(0.3)
+        assert connection.exchange("GET", "/").status == HTTPStatus.NO_CONTENT
+        began = time.monotonic()
+        assert connection.read_until(b"\n") == b""
+        assert time.monotonic() - began < ENOUGH_SECONDS
