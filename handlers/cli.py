@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from codegen.contract import Scope
 from codegen.exceptions import ContractError
@@ -20,7 +19,6 @@ from handlers.runtime.access import add_key, read_key_file, remove_key
 from handlers.runtime.exceptions import StartupError
 from handlers.runtime.settings import Settings, read_settings
 
-_console = Console(highlight=False)
 _SETTINGS_HELP = "\n\n".join(f"{name}: {field.description}" for name, field in Settings.model_fields.items())
 
 app = typer.Typer(
@@ -54,14 +52,18 @@ def serve(
 ) -> None:
     """Run the relay."""
     gc.disable()  # nearly all that the start makes stays: to look through it for garbage takes a tenth of the time
-    import uvloop
+    from handlers.runtime.lean_imports import lean_imports
 
-    from handlers.runtime.app import create_app, create_services
-    from handlers.runtime.http_protocol import ClientLimits
-    from handlers.runtime.server import Server, allow_many_files
-    from handlers.runtime.socket_protocol import SocketLimits
-    from handlers.runtime.telemetry import configure_logging
-    from handlers.summary import print_summary
+    with lean_imports():
+        import uvloop
+
+        from handlers.runtime.app import create_app, create_services
+        from handlers.runtime.http_protocol import ClientLimits
+        from handlers.runtime.memory import trim_memory
+        from handlers.runtime.server import Server, allow_many_files
+        from handlers.runtime.socket_protocol import SocketLimits
+        from handlers.runtime.telemetry import configure_logging
+        from handlers.summary import print_summary
 
     chosen = {} if workers is None else {"RELAY_WORKERS": str(workers)}
     settings = read_settings({**os.environ, **chosen})
@@ -86,9 +88,10 @@ def serve(
         clients=ClientLimits.of(settings, services.counts.refuse_unread),
         on_drain=services.admission.drain,
     )
-    print_summary(_console, services, server.bind())
+    print_summary(services, server.bind())
     if services.metrics_port is not None:
-        _console.print(f"metrics      {services.metrics_port.bind()}")
+        typer.echo(f"metrics      {services.metrics_port.bind()}")
+    trim_memory()  # once, before workers are forked: what the start has read and compiled from is gone
     gc.freeze()  # so that no collection walks through it between requests either, for 30 ms each time
     gc.set_threshold(*_COLLECTION_THRESHOLDS)
     gc.enable()
@@ -116,11 +119,12 @@ def demo(
 ) -> None:
     """Run the relay before a simulated upstream on loopback and show real calls through it. Needs no key."""
     import uvloop
+    from rich.console import Console
 
     from handlers.demo import run_demo
 
     go_on = sys.stdin.isatty() and sys.stdout.isatty() if keep is None else keep
-    uvloop.run(run_demo(_console, port, keep=go_on))
+    uvloop.run(run_demo(Console(highlight=False), port, keep=go_on))
 
 
 @app.command(name="mcp")

@@ -52,7 +52,7 @@ async def run_demo(console: Console, port: int | None, *, keep: bool) -> None:
         )
     )
     relay, url = _bind_relay(console, create_app(services), port)
-    print_summary(console, services, url)
+    print_summary(services, url)
     async with upstream.running(), relay.running() as stopped:
         console.rule("a tour through the relay")
         await _tour(console, simulated, url, key)

@@ -4,7 +4,6 @@ import os
 import time
 from collections import Counter
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
 
 from handlers.runtime.messages import Reply, Request
@@ -87,7 +86,9 @@ async def retrieve_metrics(request: Request) -> Reply:
     Source: operation `retrieveMetrics`.
     """
     body = await request.services.metrics.text()
-    return Reply(200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], body)
+    from handlers.runtime.metrics_text import CONTENT_TYPE  # imported by now, by the thread that wrote the text
+
+    return Reply(200, [(b"content-type", CONTENT_TYPE.encode())], body)
 
 
 def _load(services: Services) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from urllib.parse import urlsplit
 
-from rich.console import Console
+import typer
 
 from codegen.contract import Bucket, Contract, Exclusion
 from handlers.runtime.services import Services
@@ -11,7 +11,7 @@ from handlers.runtime.services import Services
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def print_summary(console: Console, services: Services, url: str) -> None:
+def print_summary(services: Services, url: str) -> None:
     """
     Print the start-up summary.
 
@@ -32,9 +32,9 @@ def print_summary(console: Console, services: Services, url: str) -> None:
         ("keys", ", ".join(f"{key.id} ({' '.join(sorted(key.scopes))})" for key in services.keys.keys)),
     )
     for label, text in rows:
-        console.print(f"{label:<13}{text}", soft_wrap=True, highlight=False, markup=False)
+        typer.echo(f"{label:<13}{text}")
     for warning in _warnings(services):
-        console.print(f"warning: {warning}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW)
 
 
 def _tools_path(contract: Contract) -> str:

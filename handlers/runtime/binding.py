@@ -27,7 +27,11 @@ from handlers.runtime.forwarder import forward
 from handlers.runtime.messages import Handler
 
 _HANDLERS = "handlers"
+# Connexion copies the view and keeps what is one object in it one object, so what recurs is made once.
 _CONNEXION_PATH_TYPES = {"type": "string"}
+_RESPONSES = {"default": {"description": "See the contract."}}
+_KEYS: list[dict[str, list[str]]] = [{"relayBearer": []}, {"relayKey": []}]
+_OPEN: list[dict[str, list[str]]] = []
 
 
 def bind_functions(contract: Contract) -> Mapping[str, Handler]:
@@ -74,15 +78,19 @@ def binding_view(contract: Contract) -> dict[str, Any]:
         An OpenAPI 3.0.3 document with the same paths, operationIds, parameters, security and media types.
     """
     paths: dict[str, dict[str, Any]] = {}
+    parameters: dict[tuple[str, str, bool], dict[str, Any]] = {}
     for operation in contract:
         view: dict[str, Any] = {
             "operationId": operation.id,
             "parameters": [
-                {"name": p.name, "in": p.location, "required": p.required, "schema": _CONNEXION_PATH_TYPES}
+                parameters.setdefault(
+                    (p.name, p.location, p.required),
+                    {"name": p.name, "in": p.location, "required": p.required, "schema": _CONNEXION_PATH_TYPES},
+                )
                 for p in operation.parameters
             ],
-            "responses": {"default": {"description": "See the contract."}},
-            "security": [{"relayBearer": []}, {"relayKey": []}] if operation.scopes else [],
+            "responses": _RESPONSES,
+            "security": _KEYS if operation.scopes else _OPEN,
         }
         if operation.body:
             view["requestBody"] = {

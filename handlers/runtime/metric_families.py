@@ -1,20 +1,15 @@
 """
-The metrics that the relay has: names, labels and meanings, how those of several workers add up, and the text format.
+The metrics that the relay has: names, labels and meanings, and how those of several workers add up.
 
 The table in `docs/operations.md`, the dashboard and the alert rules are held against this list.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import add
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
-from handlers.runtime.counts import DURATION_BOUNDS, Histogram
+from handlers.runtime.counts import Histogram
 
 # What stands behind a name: the numbers of each combination of labels; of a histogram its numbers, then its seconds.
 Samples = dict[tuple[str, ...], list[float]]
@@ -126,52 +121,9 @@ def merged(running: Iterable[Snapshot], ended: Iterable[Snapshot] = ()) -> Snaps
     return whole
 
 
-def metrics_text(snapshot: Snapshot) -> bytes:
-    """
-    Write a snapshot as Prometheus reads it.
-
-    Returns:
-        Its text format; every family is there, also those without a sample.
-    """
-    return generate_latest(_Written(snapshot))
-
-
 def _add(
     whole: Samples, samples: Mapping[tuple[str, ...], list[float]], together: Callable[[float, float], float]
 ) -> None:
     for labels, numbers in samples.items():
         known = whole.get(labels)
         whole[labels] = [*numbers] if known is None else [*map(together, known, numbers)]
-
-
-class _Written(Collector):
-    """A registry of one snapshot."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterator[Metric]:
-        for family in FAMILIES:
-            yield _metric(family, self._snapshot.get(family.name, {}))
-
-
-def _metric(family: Family, samples: Samples) -> Metric:
-    if family.kind is Kind.HISTOGRAM:
-        written = HistogramMetricFamily(family.name, family.meaning, labels=family.labels)
-        for labels, (*numbers, seconds) in samples.items():
-            written.add_metric(labels, _cumulative(numbers), seconds)
-        return written
-    kind = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
-    plain = kind(family.name, family.meaning, labels=family.labels)
-    for labels, (number,) in samples.items():
-        plain.add_metric(labels, number)
-    return plain
-
-
-def _cumulative(numbers: list[float]) -> list[tuple[str, float]]:
-    total = 0.0
-    buckets = []
-    for bound, number in zip([*map(str, DURATION_BOUNDS), "+Inf"], numbers, strict=True):
-        total += number
-        buckets.append((bound, total))
-    return buckets

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from handlers.runtime.circuit import CircuitState
 from handlers.runtime.counts import OperationCounts
-from handlers.runtime.metric_families import Samples, Snapshot, histogram_sample, merged, metrics_text
+from handlers.runtime.metric_families import Samples, Snapshot, histogram_sample, merged
 from handlers.runtime.metric_files import MetricFiles
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Metrics:
     async def text(self) -> bytes:
         """All workers together, as Prometheus reads it."""
         # With every operation in use a megabyte, which takes 80 ms: too long for the loop.
-        return await asyncio.to_thread(metrics_text, self.snapshot())
+        return await asyncio.to_thread(_text, self.snapshot())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -129,6 +129,12 @@ def memory_bytes() -> int:
         return int(_MEMORY.read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
     except OSError:
         return 0
+
+
+def _text(snapshot: Snapshot) -> bytes:
+    from handlers.runtime.metrics_text import metrics_text  # when first asked for: it takes 10 ms and 1 MB
+
+    return metrics_text(snapshot)
 
 
 def _operations(asked: list[OperationCounts]) -> Snapshot:

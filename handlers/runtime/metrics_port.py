@@ -7,7 +7,6 @@ Off unless RELAY_METRICS_PORT is set, and on loopback unless RELAY_METRICS_HOST 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import Receive, Scope, Send
 
 from handlers.runtime.exceptions import StartupError
@@ -72,9 +71,14 @@ class _Page:
             await send({"type": "websocket.close"})
             return
         found = scope["path"] == PATH and scope["method"] in {"GET", "HEAD"}
-        body = await self._metrics.text() if found else b"Not found: GET /metrics is all there is.\n"
+        body, content_type = b"Not found: GET /metrics is all there is.\n", "text/plain; charset=utf-8"
+        if found:
+            body = await self._metrics.text()
+            from handlers.runtime.metrics_text import CONTENT_TYPE  # imported by now, by the thread that wrote the text
+
+            content_type = CONTENT_TYPE
         headers = [
-            (b"content-type", (CONTENT_TYPE_LATEST if found else "text/plain; charset=utf-8").encode()),
+            (b"content-type", content_type.encode()),
             (b"content-length", str(len(body)).encode()),
         ]
         await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})

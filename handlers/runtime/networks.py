@@ -13,8 +13,6 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
 from typing import Any, Protocol
 
-import structlog
-
 from handlers.runtime.exceptions import InvalidSettings
 from handlers.runtime.remote_hosts import Address, Network, is_public
 
@@ -28,7 +26,6 @@ MIN_IPV6_PREFIX = 32
 LOOK_SECONDS = 60.0  # between two looks at whether the file has changed
 
 _PREFIXES: dict[str, Callable[[str], Network]] = {"ipv4Prefix": IPv4Network, "ipv6Prefix": IPv6Network}
-_log = structlog.get_logger("relay")
 
 
 class Networks(Protocol):
@@ -98,6 +95,9 @@ class ChatGptNetworks:
 
     def _look(self) -> None:
         """Take over a file that has changed; while it cannot be used, what was read before counts."""
+        import structlog  # not above: settings are read by commands that log nothing, and before `lean_imports`
+
+        log = structlog.get_logger("relay")
         try:
             mark = _mark(self._path)
             if mark == self._mark:
@@ -105,9 +105,9 @@ class ChatGptNetworks:
             self._mark = mark
             self._networks = NetworkSet(read_networks(self._path))
         except (OSError, ValueError) as error:
-            _log.warning("chatgpt_networks_unusable", reason=_reason(error))
+            log.warning("chatgpt_networks_unusable", reason=_reason(error))
         else:
-            _log.info("chatgpt_networks_read")
+            log.info("chatgpt_networks_read")
 
 
 def listed_networks(text: str, *, published: bool = True) -> tuple[list[Network], bool]:

@@ -5,14 +5,16 @@ Built once at start. A direct call and a call through the proxy meet the same ob
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from codegen.contract import Contract, Operation
+from codegen.contract import METHODS, Contract, Operation
 from handlers.runtime.binding import bind_functions
 from handlers.runtime.messages import Handler, Header
 from handlers.runtime.validation import RequestValidator, SchemaSource
+
+_REQUEST_COMPONENTS = frozenset({"parameters", "requestBodies", "schemas"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def build_routes(contract: Contract) -> Mapping[str, Route]:
         UnboundOperations: With one line per operation that no function serves.
     """
     functions = bind_functions(contract)
-    schemas = SchemaSource(contract)
+    schemas = SchemaSource(_of_requests(contract))
     return {
         operation.id: Route(
             operation=operation,
@@ -53,6 +55,22 @@ def build_routes(contract: Contract) -> Mapping[str, Route]:
         )
         for operation in contract
     }
+
+
+def _of_requests(contract: Contract) -> Contract:
+    """
+    The contract without what no check of a request refers to, such as replies and examples.
+
+    The registry of schemas copies what it is given: the whole document takes it nearly twice the memory and the time. A
+    reference to what is left out stops the start, like any that leads nowhere.
+    """
+    document = contract.document
+    paths = {
+        path: {m: {"requestBody": item[m]["requestBody"]} for m in METHODS if "requestBody" in item.get(m, ())}
+        for path, item in document["paths"].items()
+    }
+    components = {name: part for name, part in document.get("components", {}).items() if name in _REQUEST_COMPONENTS}
+    return replace(contract, document={"paths": paths, "components": components})
 
 
 def _lifecycle_headers(operation: Operation) -> tuple[Header, ...]:

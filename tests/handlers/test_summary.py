@@ -1,7 +1,7 @@
-import io
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from codegen.contract import Bucket
 from handlers.runtime.app import create_services
@@ -14,10 +14,10 @@ UPSTREAM_KEY = "sk-made-up-upstream"
 
 
 def printed(**values: object) -> str:
-    """What a relay with these settings prints at its start, on a narrow terminal."""
-    text = io.StringIO()
+    """What a relay with these settings prints at its start."""
     services = create_services(Settings.model_validate({"RELAY_KEY": KEY, "OPENAI_API_KEY": UPSTREAM_KEY, **values}))
-    print_summary(Console(file=text, width=40), services, URL)
+    with redirect_stdout(StringIO()) as text:
+        print_summary(services, URL)
     return text.getvalue()
 
 

@@ -31,8 +31,8 @@ from tests.support.transfers import (
     upload,
 )
 
-READY_SECONDS = 2.0
-IDLE_MB = 110.0  # megabytes of 10^6 bytes, resident
+READY_SECONDS = 1.5
+IDLE_MB = 100.0  # megabytes of 10^6 bytes, resident
 STARTS = 5
 IDLE_AFTER_SECONDS = 1.0
 LARGE_BYTES = 2**30

@@ -3,7 +3,8 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from handlers.runtime.counts import DURATION_BOUNDS, Histogram
-from handlers.runtime.metric_families import FAMILIES, Kind, Snapshot, histogram_sample, merged, metrics_text
+from handlers.runtime.metric_families import FAMILIES, Kind, Snapshot, histogram_sample, merged
+from handlers.runtime.metrics_text import metrics_text
 from tests.support.documents import ROOT
 
 REQUESTS = "relay_requests_total"

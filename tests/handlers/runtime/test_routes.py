@@ -1,6 +1,9 @@
+import copy
+
+import jsonschema_rs
 import pytest
 
-from codegen.contract import Contract, Operation
+from codegen.contract import Contract, Operation, build_contract
 from handlers.runtime import routes
 from handlers.runtime.app import create_app, create_services
 from handlers.runtime.services import Services
@@ -43,3 +46,12 @@ def test_only_operations_that_end_carry_lifecycle_headers(services: Services) ->
     for route in services.routes.values():
         names = [name for name, _ in route.lifecycle_headers]
         assert names == ([b"deprecation", b"sunset"] if route.operation.sunset else [])
+
+
+def test_a_reference_that_leads_nowhere_stops_the_start(contract: Contract) -> None:
+    """Checks are compiled from what requests refer to, so a schema that is not there is seen before the first one."""
+    document = copy.deepcopy(contract.document)
+    body = document["components"]["requestBodies"]["ProxyRequest"]
+    body["content"]["application/json"]["schema"] = {"$ref": "#/components/schemas/Missing"}
+    with pytest.raises(jsonschema_rs.ValidationError, match="Missing"):
+        routes.build_routes(build_contract(contract.name, document))
