@@ -51,7 +51,7 @@ def bare(checkout: ScriptCheckout, tmp_path: Path) -> ScriptCheckout:
 @pytest.fixture
 def equipped(bare: ScriptCheckout) -> ScriptCheckout:
     """A machine with everything but the clients from npm."""
-    for name, body in (("node", "true"), ("npm", NPM), ("openssl", "true")):
+    for name, body in (("node", "true"), ("npm", NPM), ("openssl", "true"), ("wrk", "true")):
         bare.double(name, body)
     for server in ("postgres", "nginx"):
         (bare.doubles / f"has-{server}").touch()
@@ -76,7 +76,7 @@ def test_what_is_missing_is_told_at_once_and_fails_the_part(bare: ScriptCheckout
     """Without a package manager every missing thing is named, no test runs, and the part counts as failed."""
     ended = run(bare, "integration")
     assert ended.returncode == 1
-    for needed in ("`openssl`", "PostgreSQL's server", "need nginx", "Node.js as `node` and `npm`"):
+    for needed in ("`openssl`", "PostgreSQL's server", "need nginx", "`wrk`", "Node.js as `node` and `npm`"):
         assert needed in ended.stderr
     assert "integration  FAILED" in ended.stdout
     assert not pytest_ran(bare)
