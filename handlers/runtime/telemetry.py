@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import select
 import sys
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
@@ -68,7 +69,7 @@ def _as_text(event: structlog.typing.EventDict, **_: object) -> str:
 def _as_bytes(_logger: object, _name: str, event: structlog.typing.EventDict) -> bytes:
     event["timestamp"] = datetime.now(UTC)
     try:
-        return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
+        return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS)
     except orjson.JSONEncodeError:  # an integer beyond 64 bits, half of a surrogate pair
         event["timestamp"] = event["timestamp"].isoformat().replace("+00:00", "Z")
         return _ENCODER.encode(event).encode()
@@ -76,7 +77,7 @@ def _as_bytes(_logger: object, _name: str, event: structlog.typing.EventDict) ->
 
 class _Lines:
     """
-    A file that is written once for all lines of one turn of the event loop: a system call each is dear under load.
+    A file that is written for all lines of one turn of the event loop together: a system call each is dear under load.
 
     Without a running loop every line is written at once. A process that is killed loses the lines of one turn.
     """
@@ -84,6 +85,7 @@ class _Lines:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._lines: list[bytes] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # that will write them
 
     def write(self, line: bytes) -> None:
         self._lines.append(line)
@@ -94,10 +96,23 @@ class _Lines:
         except RuntimeError:
             self._drain()
             return
-        if len(self._lines) == 1:  # the first since the last turn
+        if self._loop is not loop:
+            self._loop = loop
             loop.call_soon(self._drain)
 
     def _drain(self) -> None:
+        self._loop = None
         lines, self._lines = self._lines, []
-        self._file.write(b"".join(lines))
+        together = b""
+        for line in lines:
+            # Beyond this a pipe mixes what several workers write.
+            if together and len(together) + len(line) > select.PIPE_BUF:
+                self._put(together)
+                together = b""
+            together += line
+        if together:
+            self._put(together)
+
+    def _put(self, lines: bytes) -> None:
+        self._file.write(lines)
         self._file.flush()

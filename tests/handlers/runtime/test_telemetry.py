@@ -1,4 +1,7 @@
+import asyncio
+import json
 import logging
+import select
 import sys
 from collections.abc import Iterator
 
@@ -7,7 +10,7 @@ import pytest
 import structlog
 
 from handlers.runtime.settings import LogFormat
-from handlers.runtime.telemetry import configure_logging
+from handlers.runtime.telemetry import _Lines, configure_logging
 
 CANARY = "rk_canary-in-a-variable"
 
@@ -85,3 +88,66 @@ def test_libraries_only_speak_up_when_something_is_wrong(
     logging.getLogger("httpx").debug("headers")
     structlog.get_logger("relay").debug("details")
     assert capsys.readouterr().err == ""
+
+
+class Written:
+    """A file that keeps each write."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Keep it."""
+        self.writes.append(data)
+
+    def flush(self) -> None:
+        """There is nothing to do."""
+
+
+def put(lines: _Lines, *texts: bytes) -> None:
+    """Write lines as structlog does."""
+    for text in texts:
+        lines.write(text)
+        lines.flush()
+
+
+def test_lines_of_one_turn_are_written_together() -> None:
+    """One write for what belongs together, in order; without a loop each by itself."""
+    file = Written()
+    lines = _Lines(file)  # type: ignore[arg-type]  # as far as it is used
+
+    async def turns() -> None:
+        before = [*file.writes]
+        put(lines, b"1\n", b"2\n")
+        assert file.writes == before
+        await asyncio.sleep(0)
+        put(lines, b"3\n")
+
+    for _ in range(2):  # one loop after the other
+        asyncio.run(turns())
+    put(lines, b"4\n", b"5\n")
+    assert file.writes == [b"1\n2\n", b"3\n", b"1\n2\n", b"3\n", b"4\n", b"5\n"]
+
+
+def test_no_write_is_longer_than_a_pipe_keeps_whole() -> None:
+    """Several workers share one pipe, which mixes longer ones; a line that is longer by itself stays one."""
+    file = Written()
+    lines = _Lines(file)  # type: ignore[arg-type]  # as far as it is used
+    texts = [b"a" * 1000 + b"\n"] * 10 + [b"b" * 2 * select.PIPE_BUF + b"\n"] + [b"c\n"] * 3
+
+    async def turn() -> None:
+        put(lines, *texts)
+
+    asyncio.run(turn())
+    assert b"".join(file.writes) == b"".join(texts)
+    assert all(len(write) <= select.PIPE_BUF or write.count(b"\n") == 1 for write in file.writes)
+    assert len(file.writes) < len(texts)
+
+
+def test_what_json_cannot_hold_is_still_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    """An integer beyond 64 bits, or half of a surrogate pair, costs no line."""
+    configure_logging(LogFormat.JSON)
+    structlog.get_logger("relay").info("request", number=2**70, text="\ud800")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["number"], line["text"]) == ("request", 2**70, "\ud800")
+    assert line["timestamp"].endswith("Z")
