@@ -33,8 +33,9 @@ def decode_body(body: bytes, headers: Iterable[Header], limit_bytes: int) -> byt
         Undecodable: Nobody knows what it says.
         DecodedTooLong: It is longer than the limit.
     """
-    coding = next((value.lower() for name, value in headers if name == b"content-encoding"), b"identity")
-    if coding == b"identity" or not body:
+    # Several lines are one list (RFC 9110, section 5.3); nobody asked for two codings.
+    coding = b", ".join(value.lower() for name, value in headers if name == b"content-encoding")
+    if coding in {b"", b"identity"} or not body:
         return body
     if coding not in READABLE_CODINGS:
         raise Undecodable

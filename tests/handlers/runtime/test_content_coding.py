@@ -54,3 +54,10 @@ def test_what_swells_is_given_up() -> None:
     assert decoded(b"gzip", gzip.compress(b"a" * LIMIT_BYTES)) == b"a" * LIMIT_BYTES
     with pytest.raises(DecodedTooLong):
         decoded(b"gzip", gzip.compress(b"a" * 100 * LIMIT_BYTES))
+
+
+def test_two_lines_are_two_codings() -> None:
+    """What one line says is no reason to overlook the other."""
+    headers = [(b"content-encoding", b"identity"), (b"content-encoding", b"gzip")]
+    with pytest.raises(Undecodable):
+        decode_body(gzip.compress(PLAIN), headers, LIMIT_BYTES)

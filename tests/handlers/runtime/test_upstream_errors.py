@@ -155,6 +155,15 @@ async def test_an_error_that_breaks_off_leaves_no_connection_open(transport: Tra
     assert pieces.closed == 1
 
 
+async def test_an_error_in_two_codings_is_held_back(transport: Transport) -> None:
+    """A coding in a second line is seen as well: behind it the key could pass."""
+    headers = [("content-encoding", "identity"), ("content-encoding", "gzip")]
+    hidden = gzip.compress(f"Incorrect API key provided: {KEY}".encode())
+    transport.answer = lambda: httpx.Response(400, headers=headers, stream=Pieces(hidden))
+    with pytest.raises(UpstreamErrorWithheld):
+        await upstream().send("GET", "/v1/models", headers=[])
+
+
 async def test_an_error_that_swells_when_decoded_is_held_back(transport: Transport) -> None:
     """Decoding takes no more memory than an error may have: a small reply cannot unfold into a huge one."""
     bomb = gzip.compress(b"x" * (64 * MAX_ERROR_BYTES))
