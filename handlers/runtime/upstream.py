@@ -25,7 +25,7 @@ from handlers.runtime.settings import Settings
 from handlers.runtime.time_limits import TimeLimit
 from handlers.runtime.upstream_retries import FAILURES, IDEMPOTENT_METHODS, may_repeat, named, repeat
 from handlers.runtime.upstream_slots import Slot, Slots
-from handlers.runtime.upstream_transport import Transport, UpstreamStream, new_request
+from handlers.runtime.upstream_transport import Transport, UpstreamStream, new_request, sent_at_once
 
 MIRRORED_PREFIX = "/v1"
 # Errors are read whole before they go on, to see whether they repeat our key. Real ones have a few hundred bytes.
@@ -153,10 +153,10 @@ class Upstream:
         if call.traceparent is not None:
             request.headers["traceparent"] = call.traceparent
         try:
-            if isinstance(request.stream, httpx.ByteStream):
+            if sent_at_once(request):
                 with self._idle_limit.block():
                     response = await self._transport.handle_async_request(request)
-            else:  # its time begins when the client has sent all of it
+            else:  # the time of its answer begins when all of it has gone out
                 response = await self._transport.handle_async_request(request)
         except FAILURES as error:
             if isinstance(named(error), UpstreamError):

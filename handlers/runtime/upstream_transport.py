@@ -21,6 +21,8 @@ from handlers.runtime.upstream_wire import new_session
 # Most requests go to a few addresses; long ones are hardly ever asked for twice.
 _KEPT_ADDRESSES: Final = 1024
 _MAX_KEPT_CHARACTERS: Final = 512
+# A body up to this goes out in one go: the time of its answer begins with the request.
+QUICK_BODY_BYTES: Final = 64 * 1024
 
 
 class UpstreamStream(httpx.AsyncByteStream):
@@ -63,8 +65,8 @@ class Transport(AiohttpTransport):
 
     Args:
         connect_timeout_seconds: To look the name up and to try every address in turn; nothing waits in the pool itself.
-        idle_timeout_seconds: Between the end of a streamed body and the answer; also how long sent bytes may stay
-            unacknowledged.
+        idle_timeout_seconds: Between the end of a long or streamed body and the answer; also how long sent bytes may
+            stay unacknowledged.
         resolver: Finds the addresses of names; the system's by default.
     """
 
@@ -75,7 +77,7 @@ class Transport(AiohttpTransport):
         super().__init__(verify=tls, client=partial(new_session, tls, idle_timeout_seconds, resolver))
         self._session: aiohttp.ClientSession | None = None
         self._timeout = aiohttp.ClientTimeout(connect=connect_timeout_seconds, sock_connect=connect_timeout_seconds)
-        self._streamed_timeout = aiohttp.ClientTimeout(
+        self._long_body_timeout = aiohttp.ClientTimeout(
             connect=connect_timeout_seconds, sock_connect=connect_timeout_seconds, sock_read=idle_timeout_seconds
         )
 
@@ -84,7 +86,7 @@ class Transport(AiohttpTransport):
         Send a request and read the headers of its answer.
 
         Args:
-            request: Of `new_request`. With a body that is there as a whole nothing but connecting has a timeout.
+            request: Of `new_request`. Where `sent_at_once` nothing but connecting has a timeout.
 
         Raises:
             httpx.TransportError: From aiohttp's own exception, which says more.
@@ -101,7 +103,7 @@ class Transport(AiohttpTransport):
                 headers=CIMultiDict(map(_decoded, request.headers.raw)),
                 data=(request.read() or None) if whole else request.stream,
                 allow_redirects=False,
-                timeout=self._timeout if whole else self._streamed_timeout,
+                timeout=self._timeout if sent_at_once(request) else self._long_body_timeout,
             )
         except aiohttp.ClientError as error:
             raise httpx.TransportError(str(error)) from error
@@ -117,8 +119,9 @@ def new_request(method: str, url: str, headers: Iterable[Header], content: Any) 
         content: Bytes, or their pieces (`AsyncIterator`); `None` sends no body.
     """
     parsed, address = _kept_address(url) if len(url) <= _MAX_KEPT_CHARACTERS else _parse_address(url)
-    sent = list(headers)
-    extensions = {"address": address}
+    sent = _joined(headers)
+    quick = content is None or (isinstance(content, bytes) and len(content) <= QUICK_BODY_BYTES)
+    extensions = {"address": address, "sent_at_once": quick}
     if content is not None and not isinstance(content, bytes):
         request = httpx.Request(method, parsed, headers=sent, content=content, extensions=extensions)
         del request.headers["host"]  # httpx adds it by itself; only what the client sent may go out
@@ -127,6 +130,20 @@ def new_request(method: str, url: str, headers: Iterable[Header], content: Any) 
     if content is not None:
         sent.append((b"content-length", b"%d" % len(content)))
     return httpx.Request(method, parsed, headers=sent, stream=httpx.ByteStream(content or b""), extensions=extensions)
+
+
+def sent_at_once(request: httpx.Request) -> bool:
+    """Whether a request of `new_request` is so short that sending it takes no time of its own."""
+    return bool(request.extensions["sent_at_once"])
+
+
+def _joined(headers: Iterable[Header]) -> list[Header]:
+    """Headers of one name in one line (RFC 9110, section 5.3), for those who read the first alone."""
+    sent = list(headers)
+    lines = dict(sent)
+    if len(lines) == len(sent):
+        return sent
+    return [(name, b", ".join(value for other, value in sent if other == name)) for name in lines]
 
 
 def _parse_address(url: str) -> tuple[httpx.URL, URL]:

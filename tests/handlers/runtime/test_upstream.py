@@ -161,3 +161,19 @@ async def test_a_stream_that_falls_silent_is_given_up(transport: Transport) -> N
     assert await anext(pieces) == b"first"
     with pytest.raises(UpstreamTimeout):
         await anext(pieces)
+
+
+async def test_a_long_body_has_its_own_time_to_go_out(transport: Transport) -> None:
+    """A slow way to the upstream is no silence of the upstream; what waits behind it is the transport's to time."""
+
+    class Slow(Transport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(0.1)
+            return httpx.Response(200, content=b"{}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("handlers.runtime.upstream.Transport", lambda *_: Slow())
+        client = upstream(RELAY_IDLE_TIMEOUT_SECONDS=0.05)
+    assert (await client.send("POST", "/v1/responses", headers=[], content=b"a" * 100_000)).status == 200
+    with pytest.raises(UpstreamTimeout):
+        await client.send("POST", "/v1/responses", headers=[], content=b"a")

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from handlers.runtime import upstream_transport
-from handlers.runtime.upstream_transport import Transport, UpstreamStream, new_request
+from handlers.runtime.upstream_transport import QUICK_BODY_BYTES, Transport, UpstreamStream, new_request
 
 URL = "https://api.example/v1/files"
 
@@ -113,7 +113,7 @@ async def test_a_request_that_fails_comes_as_httpx_has_it() -> None:
 
 
 async def test_a_request_goes_to_aiohttp_as_it_is() -> None:
-    """Method, address, headers and bytes; no redirect is followed."""
+    """Method, address, headers and bytes; lines of one name become one, and no redirect is followed."""
     session = Session()
     headers = [(b"content-type", b"a/b"), (b"x-stainless-lang", b"python"), (b"x-stainless-lang", b"twice")]
     response = await transport_with(session).handle_async_request(new_request("POST", f"{URL}?a=b", headers, b"12"))
@@ -121,8 +121,7 @@ async def test_a_request_goes_to_aiohttp_as_it_is() -> None:
     assert (method, url, options["data"], options["allow_redirects"]) == ("POST", f"{URL}?a=b", b"12", False)
     assert list(options["headers"].items()) == [
         ("content-type", "a/b"),
-        ("x-stainless-lang", "python"),
-        ("x-stainless-lang", "twice"),
+        ("x-stainless-lang", "python, twice"),
         ("content-length", "2"),
     ]
     assert response.headers.raw == [(b"Content-Type", b"application/json")]
@@ -137,19 +136,19 @@ async def test_header_values_beyond_ascii_are_text(value: bytes, sent: str) -> N
 
 
 async def test_timeouts_are_those_that_were_given() -> None:
-    """Connecting has its own; waiting for an answer only where the body is streamed: aiohttp knows when it ends."""
+    """Connecting has its own; waiting for an answer only where a body takes its time: aiohttp knows when it ends."""
 
     async def pieces() -> Any:
         yield b"a"
 
     session = Session()
     transport = transport_with(session)
-    await transport.handle_async_request(new_request("POST", URL, [], b"a"))
-    await transport.handle_async_request(new_request("POST", URL, [], pieces()))
-    whole, streamed = (options["timeout"] for _, _, options in session.asked)
-    assert (whole.connect, whole.sock_connect, whole.sock_read, whole.total) == (1.5, 1.5, None, None)
-    assert (streamed.connect, streamed.sock_connect, streamed.sock_read) == (1.5, 1.5, 2.5)
-    assert "transfer-encoding" not in session.asked[1][2]["headers"]
+    for content in (None, b"a" * QUICK_BODY_BYTES, b"a" * (QUICK_BODY_BYTES + 1), pieces()):
+        await transport.handle_async_request(new_request("POST", URL, [], content))
+    timeouts = [options["timeout"] for _, _, options in session.asked]
+    assert {(timeout.connect, timeout.sock_connect, timeout.total) for timeout in timeouts} == {(1.5, 1.5, None)}
+    assert [timeout.sock_read for timeout in timeouts] == [None, None, 2.5, 2.5]
+    assert "transfer-encoding" not in session.asked[-1][2]["headers"]
 
 
 def test_long_addresses_are_not_kept() -> None:
