@@ -55,17 +55,17 @@ class Departure:
         self._told: Callable[[], None] | None = None
 
     @property
-    def awaited(self) -> bool:
+    def expected(self) -> bool:
         """Whether somebody wants to be told; whatever the client still sends is then read by nobody."""
         return self._told is not None
 
     def tell(self, told: Callable[[], None]) -> None:
-        """Call this when the client leaves, now if it has left already."""
-        self._told = told
+        """Call this once when the client leaves, now if it has left already."""
         if self._left:
             told()
-        else:
-            self._read_on()
+            return
+        self._told = told
+        self._read_on()
 
     def forget(self) -> None:
         """Call nobody any more."""

@@ -107,7 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._begins_chunk = True
         self._pipelined = False
         self._since = 0.0  # when the head, or the present stretch of the body, began; 0 between requests
-        self._idle_since = 0.0  # when the last reply was complete
+        self._idle_since = 0.0  # when the last request or its reply was complete, whichever came later
         self._stretch_bytes = 0
         self._trailer_bytes = 0
         self._unsent_bytes = 0
@@ -225,7 +225,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Take a piece of the body."""
         self._stretch_bytes += len(body)
         super().on_body(body)
-        if self.flow.read_paused and self._departure.awaited:  # the operation takes no body; its client may still leave
+        if self.flow.read_paused and self._departure.expected:  # no body is taken, and the client may still leave
             self.cycle.body.clear()
             self.flow.resume_reading()
 
@@ -233,6 +233,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Note that the whole request has arrived."""
         self._in_body = False
         self._since = 0.0
+        self._idle_since = self.loop.time()  # the reply may have gone before
         super().on_message_complete()
 
     # ── What the server reports ───────────────────────
@@ -310,6 +311,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _tell_departure(self) -> None:
         """Only what runs has somebody to tell; what waits behind it has not begun."""
         if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn marks the newest alone
+            self._running.message_event.set()
             cast("Departure", cast("dict[str, object]", self._running.scope)[DEPARTURE]).leave()
 
     def _check_size(self) -> None:

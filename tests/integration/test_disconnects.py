@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from handlers.simulated_upstream import SimulatedUpstream
+from handlers.simulated_upstream.faults import Fault
 from tests.support.disconnects import (
     ANNOUNCED_BYTES,
     BOUND_SECONDS,
@@ -18,7 +19,7 @@ from tests.support.disconnects import (
     leave_in_groups,
     open_connections,
 )
-from tests.support.raw_http import raw_request
+from tests.support.raw_http import RawConnection, raw_request
 from tests.support.servers import HOST, RelayProcess, ServerThread, running_relay
 from tests.support.waiting import wait_until
 
@@ -53,6 +54,25 @@ async def test_a_client_that_leaves_takes_its_upstream_call_along(
     wait_until(lambda: open_connections(relay, upstream_server.url) <= open_before)
     async with httpx.AsyncClient(base_url=relay.base_url, headers=relay.headers) as client:
         assert (await client.get("/models")).status_code == 200
+
+
+def test_a_client_that_leaves_with_a_second_request_waiting_ends_the_first(
+    relay: RelayProcess, upstream: SimulatedUpstream
+) -> None:
+    """What runs is cancelled, what waits behind it never begins, and the log has no defect of it."""
+    printed_before, asked_before = len(relay.printed()), len(upstream.recorder.requests)
+    body = json.dumps({"model": "m", "input": "x"}).encode()
+    headers = {**relay.headers, "Content-Type": "application/json"}
+    upstream.faults.add(Fault("createResponse", silent=True))
+    request = raw_request("POST", "/v1/responses", headers.items(), body)
+    with RawConnection(relay.url) as connection:
+        connection.send(request + request)
+        wait_until(lambda: len(upstream.recorder.requests) > asked_before)
+    wait_until(lambda: '"outcome":"client_gone"' in relay.printed()[printed_before:])
+    assert httpx.get(f"{relay.url}/livez").status_code == 200
+    printed = relay.printed()[printed_before:]
+    assert '"level":"error"' not in printed
+    assert "Traceback" not in printed
 
 
 @pytest.fixture(scope="module")

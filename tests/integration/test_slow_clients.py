@@ -357,8 +357,9 @@ def hold(narrow: Narrow, key: MadeKey) -> RawConnection:
     return connection
 
 
-def test_a_connection_that_waits_is_kept_and_one_that_waits_too_long_is_closed() -> None:
-    """A kept connection takes the next request for a while; then it ends without a word, as HTTP has it."""
+@pytest.fixture
+def short_server() -> Iterator[ServerThread]:
+    """A server that answers every request at once, unread, and keeps connections for a second."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -371,7 +372,13 @@ def test_a_connection_that_waits_is_kept_and_one_that_waits_too_long_is_closed()
 
     server = ServerThread(app)
     server._server.config.timeout_keep_alive = 1
-    with server, RawConnection(server.url) as connection:
+    with server:
+        yield server
+
+
+def test_a_connection_that_waits_is_kept_and_one_that_waits_too_long_is_closed(short_server: ServerThread) -> None:
+    """A kept connection takes the next request for a while; then it ends without a word, as HTTP has it."""
+    with RawConnection(short_server.url) as connection:
         for _ in range(2):
             assert connection.exchange("GET", "/").status == HTTPStatus.NO_CONTENT
             time.sleep(0.3)
@@ -379,3 +386,15 @@ def test_a_connection_that_waits_is_kept_and_one_that_waits_too_long_is_closed()
         began = time.monotonic()
         assert connection.read_until(b"\n") == b""
         assert time.monotonic() - began < ENOUGH_SECONDS
+
+
+def test_the_wait_begins_when_the_body_has_come(short_server: ServerThread) -> None:
+    """An answer may come before the end of a long body; the connection is not idle until then."""
+    with RawConnection(short_server.url) as connection:
+        connection.send_head("POST", "/", [("Content-Length", "4")])
+        assert connection.reply("POST").status == HTTPStatus.NO_CONTENT
+        for piece in (b"b", b"o", b"d", b"y"):
+            time.sleep(0.6)
+            connection.send(piece)
+        time.sleep(0.3)
+        assert connection.exchange("GET", "/").status == HTTPStatus.NO_CONTENT

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
-from handlers.runtime.connection import ClientGone, Connection, Message
+from handlers.runtime.connection import ClientGone, Connection, Departure, Message
 from handlers.runtime.exceptions import PayloadTooLarge
 from handlers.runtime.messages import Reply
 
@@ -300,3 +300,65 @@ async def test_head_gets_the_headers_of_get_and_no_body(streamed: bool) -> None:
     assert client.headers[b"content-length"] == b"4"
     assert client.body == b""
     assert client.received[-1] == {"type": "http.response.body", "body": b""}
+
+
+class Watched:
+    """Work for a client whose server tells when it leaves."""
+
+    def __init__(self) -> None:
+        self.read_on = 0
+        self.departure = Departure(self.count)
+        self.cancelled = 0
+
+    def count(self) -> None:
+        """Count how often the server was asked to read on."""
+        self.read_on += 1
+
+    async def wait(self, *, ready: asyncio.Event) -> None:
+        """Watch and wait; clean up for a while when cancelled."""
+        connection = Connection(asyncio.Queue[Message]().get, _ignore, "GET", REQUEST_ID, departure=self.departure)
+        connection.watch()
+        ready.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            await asyncio.sleep(0.01)
+            raise
+        finally:
+            connection.stop_watching()
+
+
+async def _ignore(_message: Message) -> None:
+    """Take a message of the reply."""
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["leaves while it waits", "has left before"])
+async def test_a_server_that_knows_tells_at_once_and_once(first: bool) -> None:
+    """The work is cancelled, whoever left first, and a second word about it does not disturb what cleans up."""
+    work = Watched()
+    ready = asyncio.Event()
+    if first:
+        work.departure.leave()
+    task = asyncio.create_task(work.wait(ready=ready))
+    await in_time(ready.wait())
+    work.departure.leave()
+    await asyncio.sleep(0)
+    work.departure.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await in_time(task)
+    assert work.cancelled == 1
+    assert work.read_on == (0 if first else 1)
+
+
+async def test_a_departure_after_the_work_tells_nobody() -> None:
+    """Connections outlast requests: what is over is not cancelled."""
+    departure = Departure(lambda: None)
+    connection = Connection(asyncio.Queue[Message]().get, _ignore, "GET", REQUEST_ID, departure=departure)
+    connection.watch()
+    assert departure.expected
+    connection.stop_watching()
+    assert not departure.expected
+    departure.leave()
+    await asyncio.sleep(0)
+    assert not connection.gone
