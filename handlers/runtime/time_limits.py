@@ -6,8 +6,11 @@ and cancels one for every block, which costs a request more than its routing doe
 """
 
 import asyncio
+from contextvars import Context
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+_TIMER_SECONDS: Final = 0.001  # uvloop counts whole milliseconds, so its timers may come so much too soon
 
 
 class TimeLimit:
@@ -37,18 +40,22 @@ class TimeLimit:
         ends = loop.time() + self.seconds
         self._running[block] = ends
         if self._timer is None:
-            self._timer = loop.call_at(ends, self._expire, loop)
+            self._arm(loop, ends)
 
     def end(self, block: "Block") -> None:
         """Note a block that is over in time. The timer stays: it looks at whoever is the oldest then."""
         self._running.pop(block, None)
 
+    def _arm(self, loop: asyncio.AbstractEventLoop, ends: float) -> None:
+        # In a context of its own, or it would keep that of whichever request came first.
+        self._timer = loop.call_at(ends, self._expire, loop, context=Context())
+
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
         for block, ends in tuple(self._running.items()):
-            if ends > now:
-                self._timer = loop.call_at(ends, self._expire, loop)
+            if ends > now + _TIMER_SECONDS:
+                self._arm(loop, ends)
                 return
             del self._running[block]
             block.expire()
