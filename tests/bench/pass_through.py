@@ -40,8 +40,7 @@ _transport = AiohttpTransport(verify=_tls, client=new_session)
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     """Pass one request on."""
     if scope["path"] == "/livez":
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body"})
+        await answer_probe(send)
         return
     headers = [header for header in scope["headers"] if header[0] not in HOP_HEADERS]
     first = await receive()
@@ -61,6 +60,12 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body"})
     finally:
         await response.aclose()
+
+
+async def answer_probe(send: Send) -> None:
+    """Tell that the application runs."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
 
 
 class RequestBody(httpx.AsyncByteStream):

@@ -4,7 +4,16 @@ from typing import Any
 
 import aiohttp
 
-from tests.bench.pass_through import HOP_HEADERS, Message, Receive, RequestBody, Send, new_session, upstream_url
+from tests.bench.pass_through import (
+    HOP_HEADERS,
+    Message,
+    Receive,
+    RequestBody,
+    Send,
+    answer_probe,
+    new_session,
+    upstream_url,
+)
 
 _sessions: list[aiohttp.ClientSession] = []
 
@@ -12,8 +21,7 @@ _sessions: list[aiohttp.ClientSession] = []
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     """Pass one request on."""
     if scope["path"] == "/livez":
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body"})
+        await answer_probe(send)
         return
     if not _sessions:
         _sessions.append(new_session())

@@ -5,7 +5,7 @@ from typing import cast
 import httpx
 
 from handlers.runtime.upstream_transport import Transport, UpstreamStream, new_request
-from tests.bench.pass_through import HOP_HEADERS, Message, Receive, RequestBody, Send, upstream_url
+from tests.bench.pass_through import HOP_HEADERS, Message, Receive, RequestBody, Send, answer_probe, upstream_url
 
 _transport = Transport(5.0, 60.0)
 
@@ -13,8 +13,7 @@ _transport = Transport(5.0, 60.0)
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     """Pass one request on."""
     if scope["path"] == "/livez":
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body"})
+        await answer_probe(send)
         return
     headers = [header for header in scope["headers"] if header[0] not in HOP_HEADERS]
     first = await receive()

@@ -138,8 +138,11 @@ class Session:
         try:
             if wanted & WORKLOADS.keys():
                 with subject.start(upstream.replies, _new(folder, "replies")) as started:
-                    for name in (name for name in WORKLOADS if name in wanted):
+                    names = [name for name in WORKLOADS if name in wanted]
+                    for name in names:
                         with self._may_refuse(subject, name):
+                            probe(started, name, WORKLOADS[name])
+                            warm_up(started, name, WORKLOADS[name], folder, first=name == names[0])
                             self._measure_requests(subject, started, name, upstream, folder)
             # Each anew: memory that a load before has left free would hide growth.
             for name, measure in ((UPLOAD, measure_upload), (DOWNLOAD, measure_download)):
@@ -172,11 +175,8 @@ class Session:
     def _measure_requests(
         self, subject: Subject, started: Started, name: str, upstream: UpstreamUrls, folder: Path
     ) -> None:
-        workload = WORKLOADS[name]
-        probe(started, name, workload)
-        warm_up(started, name, workload, folder)
         with Window(started.pid, upstream.pids) as window:
-            figures = run_wrk(started, name, workload, self._plan.seconds, folder)
+            figures = run_wrk(started, name, WORKLOADS[name], self._plan.seconds, folder)
         told = f"{figures.per_second:8.0f}/s  p50 {figures.p50_ms:.2f} ms"
         self._add(subject, name, {PER_SECOND: figures.per_second, P50_MS: figures.p50_ms, P99_MS: figures.p99_ms})
         self._add(subject, name, {OTHERS: window.other_share})
