@@ -6,7 +6,7 @@ Not for: tests and other commands, which import the same libraries whole.
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -45,6 +45,24 @@ def lean_imports() -> Iterator[None]:
         **{name: _Later(name) for name in _LATER},
         **{name: _StandIn(name) for name in _STAND_INS},
     }
+    with _left_out(instead):
+        yield
+
+
+@contextmanager
+def stand_ins(*names: str) -> Iterator[None]:
+    """
+    Let empty classes stand for whatever is imported from these modules in the block, as far as they are not there yet.
+
+    Args:
+        names: Of modules that nobody else imports meanwhile.
+    """
+    with _left_out({name: _StandIn(name) for name in names}):
+        yield
+
+
+@contextmanager
+def _left_out(instead: Mapping[str, ModuleType | None]) -> Iterator[None]:
     modules: dict[str, Any] = sys.modules
     left_out = {name: module for name, module in instead.items() if name not in modules}
     modules.update(left_out)

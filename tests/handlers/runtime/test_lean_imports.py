@@ -64,3 +64,20 @@ def test_what_was_imported_before_stays() -> None:
         raise RuntimeError
     assert {name: module for name, module in sys.modules.items() if before.get(name) is not module} == {}
     assert before.keys() <= sys.modules.keys()
+
+
+def test_the_store_works_without_the_mapper_of_classes() -> None:
+    """A store that was asked for is loaded without it, keeps what it must, and leaves it to others."""
+    program = """
+import asyncio, sys
+from handlers.runtime.idempotency import open_sql_store
+async def main():
+    store = await open_sql_store("sqlite+aiosqlite://")
+    print(type(store).__name__, "sqlalchemy.orm" in sys.modules)
+    await store.close()
+asyncio.run(main())
+import sqlalchemy.ext.asyncio.session as session
+print(session.AsyncSession.__module__)
+"""
+    assert run(program).splitlines()[0].endswith("False")
+    assert run(program).splitlines()[1] == "sqlalchemy.ext.asyncio.session"
