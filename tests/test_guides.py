@@ -120,6 +120,11 @@ def protocol_names() -> set[str]:
     return {field.serialization_alias or field.alias or name for name, field in fields} | kinds | carriers
 
 
+def rival_names() -> set[str]:
+    """What the programs that the relay is measured beside call their own."""
+    return {"proxy_pass"}
+
+
 def operating_names() -> set[str]:
     """Names in the examples of deployment, and in the code that writes the relay's log."""
     modules = [ROOT / "handlers" / "runtime" / f"{name}.py" for name in LOGGING]
@@ -155,7 +160,12 @@ def test_a_broken_link_is_found() -> None:
 @pytest.mark.parametrize("name", GUIDES)
 def test_names_exist(name: str) -> None:
     """Every operation, field, value and code in backticks is one of the contract's, or of what the guide is about."""
-    further = {"mcp.md": protocol_names, "deployment.md": operating_names, "runbook.md": operating_names}
+    further = {
+        "mcp.md": protocol_names,
+        "deployment.md": operating_names,
+        "runbook.md": operating_names,
+        "performance.md": rival_names,
+    }
     assert unknown_names(GUIDES[name], further.get(name, set)()) == set()
 
 
