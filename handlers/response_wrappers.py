@@ -21,6 +21,7 @@ from handlers.runtime.exceptions import (
     UpstreamTimeout,
 )
 from handlers.runtime.gathered_responses import GatheredResponse
+from handlers.runtime.headers import has_events
 from handlers.runtime.messages import Reply, Request
 from handlers.runtime.wrapped_calls import MAX_ANSWER_BYTES, UpstreamRefusal, call, call_json, read_json
 
@@ -195,7 +196,7 @@ async def _gather(request: Request, gathered: GatheredResponse) -> None:
         body={**_question(request.body), "stream": True},
         headers=((b"accept", EVENT_STREAM.encode()),),
     )
-    if isinstance(reply.body, bytes) or not _is_event_stream(reply):
+    if isinstance(reply.body, bytes) or not has_events(reply.headers):
         gathered.take_whole(await read_json(request, reply, _NEITHER))  # some compatible services stream nothing
         return
     try:
@@ -215,8 +216,3 @@ async def _gather(request: Request, gathered: GatheredResponse) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _is_event_stream(reply: Reply) -> bool:
-    media_type = next((value for name, value in reply.headers if name == b"content-type"), b"")
-    return media_type.split(b";")[0].strip().lower() == EVENT_STREAM.encode()

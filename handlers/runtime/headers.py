@@ -6,8 +6,11 @@ Credentials cross in neither direction: the upstream sees the relay's own, the c
 
 from collections.abc import Iterable
 
+from codegen.contract import EVENT_STREAM
 from handlers.runtime.content_coding import READABLE_CODINGS
 from handlers.runtime.messages import Header
+
+_EVENT_STREAM = EVENT_STREAM.encode("ascii")
 
 # Client to upstream. `content-length` only travels with streamed bodies; JSON lengths are computed anew. `traceparent`
 # goes out with RELAY_OTEL only and is the relay's own: a client's trace is none of the upstream's business.
@@ -85,7 +88,8 @@ def response_headers(received: Iterable[Header]) -> list[Header]:
 
 def has_events(headers: Iterable[Header]) -> bool:
     """Whether a reply with these headers (names in lower case) is an event stream."""
-    return any(name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers)
+    media_type = next((value for name, value in headers if name == b"content-type"), b"")
+    return media_type.partition(b";")[0].strip().lower() == _EVENT_STREAM
 
 
 def without_length(headers: Iterable[Header]) -> list[Header]:

@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 
+from handlers.runtime.headers import has_events
 from handlers.runtime.messages import Reply
 
 COMMENT = b": keep-alive\n\n"
 # How an event ends: an empty line behind the end of another. A return alone may be the first half of a line's end.
 _EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _TAIL_BYTES = max(map(len, _EVENT_ENDS))
-_MEDIA_TYPE = b"text/event-stream"
 
 
 def is_event_stream(reply: Reply) -> bool:
@@ -23,7 +23,7 @@ def is_event_stream(reply: Reply) -> bool:
         return False
     headers = dict(reply.headers)
     return (
-        headers.get(b"content-type", b"")[: len(_MEDIA_TYPE)].lower() == _MEDIA_TYPE
+        has_events(reply.headers)
         and headers.get(b"content-encoding", b"identity") == b"identity"
         and b"content-length" not in headers
     )

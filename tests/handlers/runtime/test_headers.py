@@ -3,6 +3,7 @@ import pytest
 from handlers.runtime.headers import (
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
+    has_events,
     request_headers,
     response_headers,
 )
@@ -134,3 +135,23 @@ def test_a_location_travels_only_as_a_path_of_the_mirrored_surface(location: byt
 def test_no_credential_stands_in_either_table() -> None:
     """The tables themselves name no credential, no cookie and no account."""
     assert not (REQUEST_HEADERS | RESPONSE_HEADERS) & {*CREDENTIALS, *ACCOUNT}
+
+
+@pytest.mark.parametrize(
+    "content_type, events",
+    [
+        (b"text/event-stream", True),
+        (b"Text/Event-Stream; charset=utf-8", True),
+        (b"text/event-stream ; charset=utf-8", True),
+        (b"text/event-streams", False),
+        (b"application/json", False),
+    ],
+)
+def test_event_streams_are_told_by_their_media_type(content_type: bytes, events: bool) -> None:
+    """The whole of it, in any case, whatever its parameters."""
+    assert has_events([(b"x-request-id", b"text/event-stream"), (b"content-type", content_type)]) is events
+
+
+def test_without_a_media_type_there_are_no_events() -> None:
+    """Nothing is guessed."""
+    assert not has_events([])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from handlers.runtime.exceptions import UpstreamProtocolError, UpstreamTimeout
 from handlers.runtime.settings import Settings
 from handlers.runtime.upstream import Upstream
+from handlers.runtime.upstream_transport import UpstreamStream
 from tests.handlers.runtime.transports import KEY, Pieces, Transport, upstream
 
 
@@ -177,3 +178,50 @@ async def test_a_long_body_has_its_own_time_to_go_out(transport: Transport) -> N
     assert (await client.send("POST", "/v1/responses", headers=[], content=b"a" * 100_000)).status == 200
     with pytest.raises(UpstreamTimeout):
         await client.send("POST", "/v1/responses", headers=[], content=b"a")
+
+
+class CameWhole(UpstreamStream):
+    """A body of which all had come with the headers."""
+
+    def __init__(self) -> None:
+        self.left = [b"all of it"]
+
+    def take_whole(self) -> bytes:
+        """Take it."""
+        return self.left.pop()
+
+    async def __anext__(self) -> bytes:
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop()
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+async def test_an_answer_that_came_whole_is_handed_on_whole(transport: Transport) -> None:
+    """One reply of known length, and its slot is free at once."""
+    headers = {"content-type": "application/json", "content-length": "999"}
+    transport.answer = lambda: httpx.Response(200, headers=headers, stream=CameWhole())
+    client = upstream()
+    reply = await client.send("POST", "/v1/responses", headers=[], content=b"{}")
+    assert (reply.body, reply.headers) == (b"all of it", [(b"content-type", b"application/json")])
+    assert client.slots.held == 0
+
+
+async def test_an_event_stream_stays_one_however_soon_it_ended(transport: Transport) -> None:
+    """Its reader was promised a stream; so was whoever sent a body that may still be on its way."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    client = upstream()
+    for media_type, content in (("text/event-stream", b"{}"), ("application/json", pieces())):
+        transport.answer = lambda media_type=media_type: httpx.Response(  # type: ignore[misc]
+            200, headers={"content-type": media_type}, stream=CameWhole()
+        )
+        reply = await client.send("POST", "/v1/responses", headers=[], content=content)
+        assert not isinstance(reply.body, bytes)
+        assert client.slots.held == 1
+        assert [piece async for piece in reply.body] == [b"all of it"]
+        assert client.slots.held == 0
